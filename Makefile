@@ -1,0 +1,38 @@
+# `make run` starts the gateway, `make test` passes its tests; both install what they need into .venv.
+PYTHON ?= python3
+DEV := .venv/dev
+RUN := .venv/run
+
+.PHONY: run test fuzz lock clean
+
+run: $(RUN)/installed
+	$(RUN)/bin/python run.py
+
+test: $(DEV)/installed
+	$(DEV)/bin/tox
+
+# Against a gateway that is running: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000]
+URL ?= http://127.0.0.1:8000
+CASES ?= 1000
+fuzz: $(DEV)/installed
+	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES)
+
+# Take the newest versions of everything and pin them.
+lock: $(DEV)/installed
+	@echo '# Every package that gets installed, on every Python and platform. Made by `make lock`; do not edit.' > constraints.new
+	sed '/^-c/d' requirements.txt requirements-dev.txt | grep -v '^-r' | \
+	  $(DEV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet - >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf .venv .tox
+
+$(RUN)/installed: requirements.txt constraints.txt
+	$(PYTHON) -m venv $(RUN)
+	$(RUN)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,26 @@
+"""What can go wrong between the gateway and a bank: one class per thing the caller does differently.
+
+    BankError
+    ├── NotReached   money certainly has not moved; asking again later is safe
+    ├── Refused      money certainly has not moved; the bank faults our call, asking again is useless
+    └── NoAnswer     money may have moved; never call it declined, never ask again blindly
+
+A decline is no error but a value. Messages are the gateway's own words: nothing that the bank said
+and nothing that the merchant sent, so they can be logged as they are.
+"""
+
+
+class BankError(Exception):
+    """The bank gave neither an authorization nor a decline."""
+
+
+class NotReached(BankError):
+    """The request was never sent, or the bank answered 503."""
+
+
+class Refused(BankError):
+    """The bank answered 4xx: the request that the gateway made is at fault."""
+
+
+class NoAnswer(BankError):
+    """The request may have arrived, and no readable answer came back."""

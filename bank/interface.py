@@ -1,0 +1,39 @@
+"""What a bank is to the gateway: something that can be asked to authorize a payment."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRequest:
+    """A payment that a bank is asked to authorize. Its repr shows neither card number nor CVV.
+
+    payment_id: the gateway's own id for the payment
+    card_number: 14 to 19 digits
+    expiry_month, expiry_year: 1 to 12, four digits
+    currency: ISO 4217 code
+    amount: in the currency's minor unit
+    cvv: 3 or 4 digits
+    """
+
+    payment_id: UUID
+    card_number: str = field(repr=False)
+    expiry_month: int
+    expiry_year: int
+    currency: str
+    amount: int
+    cvv: str = field(repr=False)
+
+
+class Bank(Protocol):
+    """One acquiring bank. Its methods block, and are called from many threads at once."""
+
+    def authorize(self, request: AuthorizationRequest) -> bool:
+        """Ask the bank to authorize the payment; True when it did, False when it declined.
+
+        Raises `NotReached`, `Refused` or `NoAnswer` (bank/errors.py), and nothing else.
+        """
+
+    def close(self) -> None:
+        """Let go of connections."""

@@ -1,0 +1,180 @@
+"""The built-in bank: a real HTTP server with the published test-card rules. No money moves.
+
+    python -m bank.simulator --port 8080 [--latency 0.05]
+
+A card that ends in 1, 3, 5, 7 or 9 is authorized, in 2, 4, 6 or 8 declined, in 0 the bank is
+unavailable; a request without all five fields, or with anything else for a card number, is a 400.
+On top of these rules the whole numbers in `MISBEHAVIOUR` make every other kind of answer happen.
+
+A plain Flask app under uvicorn, with a pool of threads so large that calls which hang on purpose
+do not hold up the others.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+from uuid import uuid4
+
+import uvicorn
+from a2wsgi import WSGIMiddleware
+from flask import Flask, Response, request
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+FIELDS: Final = ("card_number", "expiry_date", "currency", "amount", "cvv")
+
+SLOW_S: Final = 2.0
+NEVER_S: Final = 400.0  # longer than the largest BANK_TIMEOUT_S, 300
+THREADS: Final = 512
+
+
+class Simulator:
+    """A simulator that listens on `url` once made; port 0 takes a free one.
+
+    Raises `OSError` when the port is taken. Every answer takes `latency_s` longer than it need.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0) -> None:
+        self._listener = socket.create_server((host, port))
+        self.url = f"http://{host}:{self._listener.getsockname()[1]}"
+        self._stopping = threading.Event()
+        app = WSGIMiddleware(_create_app(latency_s, self._stopping.wait).wsgi_app, workers=THREADS)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=_Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=75,  # seconds; longer than a pooled connection is likely to idle
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self.run, name="bank simulator", daemon=True)
+
+    def run(self) -> None:
+        """Serve in this thread until stopped, or until a signal in the main thread."""
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._stopping.set()
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving; calls that hang on purpose end at once."""
+        self._stopping.set()
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
+    app = Flask("bank.simulator")
+    misbehaviour = _misbehaviour(sleep)
+
+    @app.post("/payments")
+    def authorize() -> Response:
+        sleep(latency_s)
+        payment = request.get_json(silent=True)
+        if not isinstance(payment, dict) or any(field not in payment for field in FIELDS):
+            return _reply(400, {"error_message": "Not all required properties were sent in the request"})
+        card_number = str(payment["card_number"])
+        return misbehaviour.get(card_number, lambda: _by_last_digit(card_number))()
+
+    return app
+
+
+def _by_last_digit(card_number: str) -> Response:
+    match card_number[-1:]:
+        case "1" | "3" | "5" | "7" | "9":
+            return _authorized()
+        case "2" | "4" | "6" | "8":
+            return _reply(200, {"authorized": False, "authorization_code": ""})
+        case "0":
+            return _reply(503, {})
+        case _:
+            return _reply(400, {"errorMessage": "The request supplied is not supported by the simulator"})
+
+
+def _authorized() -> Response:
+    return _reply(200, {"authorized": True, "authorization_code": str(uuid4())})
+
+
+def _reply(status: int, body: object) -> Response:
+    return Response(json.dumps(body), status, mimetype="application/json")
+
+
+def _misbehaviour(sleep: Callable[[float], object]) -> dict[str, Callable[[], Response]]:
+    """Whole card numbers that make the bank misbehave, for QA; README.md lists them."""
+
+    def slow() -> Response:
+        sleep(SLOW_S)
+        return _authorized()
+
+    def silent() -> Response:
+        sleep(NEVER_S)
+        return _authorized()
+
+    def drip() -> Iterator[bytes]:
+        for byte in b'{"authorized": true'.ljust(int(NEVER_S)):
+            yield bytes([byte])
+            sleep(1)
+
+    return {
+        "4000000000000101": slow,
+        "4000000000000119": silent,
+        "4000000000000127": _drop_connection,
+        "4000000000000135": lambda: Response("<html>Bad Gateway</html>", 200, mimetype="text/html"),
+        "4000000000000143": lambda: _reply(400, {"errorMessage": "refused on demand"}),
+        "4000000000000150": lambda: _reply(500, {"errorMessage": "failed on demand"}),
+        "4000000000000168": lambda: Response(drip(), 200, mimetype="application/json"),
+        "4000000000000176": lambda: _reply(200, {"authorized": "true", "authorization_code": ""}),
+        "4000000000000184": lambda: _reply(200, {"authorized": True, "padding": " " * 128 * 1024}),
+        "4000000000000192": lambda: Response(status=307, headers={"Location": "/payments"}),
+        "4000000000000200": lambda: _reply(202, {"authorized": True}),
+    }
+
+
+def _drop_connection() -> Response:
+    """Reset the connection without a byte of reply, after the request was taken in."""
+    loop, transport = request.environ["asgi.scope"]["extensions"]["connection"]
+    loop.call_soon_threadsafe(transport.abort)
+    return Response()
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's, with the connection in the scope so that it can be dropped."""
+
+    scope: Any
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"connection": (self.loop, self.transport)}
+
+
+def main() -> None:
+    """Run the simulator alone, until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m bank.simulator", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="added to every answer")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        simulator = Simulator(options.host, options.port, options.latency)
+    except OSError as error:
+        raise SystemExit(f"can't listen on {options.host}:{options.port}: {error.strerror}") from None
+    print(f"Bank simulator at {simulator.url}; no money moves. Ctrl-C stops it.", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        simulator.run()
+
+
+if __name__ == "__main__":
+    main()

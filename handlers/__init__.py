@@ -1,0 +1,1 @@
+"""HTTP, and only HTTP: the contract, its validation, the operations and the errors."""

@@ -1,0 +1,105 @@
+"""What must happen before routing: unknown paths, methods, content type, the body and its limits.
+
+Connexion and Starlette are lenient where a payment API must not be. They redirect a trailing slash
+to a URL made from the Host header, match a path that ends in a newline, read a body of any size,
+skip validation for `Application/JSON`, and take a chunked body for a missing one. Everything of
+that kind is settled here, so that behind this gate a request has a path of the contract, or of what
+is served beside it, and a body that is bounded, complete and declared as plain JSON.
+"""
+
+import asyncio
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from werkzeug.http import parse_options_header
+
+from handlers.contract import Contract, Operation
+from handlers.problems import Code, Problem
+
+# A merchant's 300 bytes arrive in one packet; who takes longer than this is not sending a payment.
+BODY_TIMEOUT_S: Final = 10.0
+
+
+class Gate:
+    """ASGI middleware; everything it refuses, it raises as `Problem`."""
+
+    def __init__(self, app: ASGIApp, contract: Contract) -> None:
+        self._app = app
+        self._contract = contract
+        base = contract.base_path
+        self._beside = {"/", f"{base}/openapi.json", f"{base}/openapi.yaml", f"{base}/ui"}
+        self._ui = f"{base}/ui/"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            operation = self._admit(scope["path"], scope["method"])
+            if operation is not None and operation.max_body_bytes:
+                _check_content_type(Headers(scope=scope), operation)
+                body = await _read(Headers(scope=scope), receive, operation.max_body_bytes)
+                scope, receive = _as_plain_json(scope, operation, body), _replay(body, receive)
+        await self._app(scope, receive, send)
+
+    def _admit(self, path: str, method: str) -> Operation | None:
+        operations = self._contract.operations_at(path) if path.isprintable() else {}
+        if method in operations:
+            return operations[method]
+        if operations:
+            allow = ", ".join(sorted(operations))
+            raise Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": allow})
+        if path.isprintable() and (path in self._beside or path.startswith(self._ui)):
+            return None
+        raise Problem(Code.NOT_FOUND)
+
+
+def _check_content_type(headers: Headers, operation: Operation) -> None:
+    types = headers.getlist("content-type")
+    media_type, options = parse_options_header(types[0] if len(types) == 1 else None)
+    if (
+        media_type.lower() not in operation.media_types
+        or options.get("charset", "utf-8").lower() != "utf-8"
+        or headers.get("content-encoding", "identity").lower() != "identity"
+    ):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
+
+
+async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    """Read the whole body; nothing of one that is declared too large."""
+    too_large = Problem(Code.REQUEST_TOO_LARGE, f"The request's body is larger than {max_bytes} bytes.")
+    if int(headers.get("content-length", 0)) > max_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Problem(Code.MALFORMED_REQUEST)
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise Problem(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
+    if not body:
+        raise Problem(Code.MALFORMED_JSON)
+    return bytes(body)
+
+
+def _as_plain_json(scope: Scope, operation: Operation, body: bytes) -> Scope:
+    scope = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=scope)
+    headers["content-type"] = operation.media_types[0]
+    headers["content-length"] = str(len(body))
+    del headers["transfer-encoding"]
+    return scope
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replayed

@@ -1,0 +1,40 @@
+"""One function per operationId of the contract: from HTTP to payments.py and back."""
+
+from typing import Any
+from uuid import UUID
+
+from connexion import request
+
+import payments
+from handlers.problems import Code, Problem
+from store import Payment, Status
+
+_JSON = {"Content-Type": "application/json"}
+
+
+async def create_payment(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """POST /payments: 201 when the bank answered, 202 when its answer never came."""
+    payment = await payments.pay(**body)
+    status = 202 if payment.status is Status.PENDING else 201
+    return _shown(payment), status, {"Location": f"{request.url.path}/{payment.id}", **_JSON}
+
+
+async def get_payment(payment_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """GET /payments/{payment_id}."""
+    payment = await payments.find(UUID(payment_id))
+    if payment is None:
+        raise Problem(Code.PAYMENT_NOT_FOUND)
+    return _shown(payment), 200, _JSON
+
+
+def _shown(payment: Payment) -> dict[str, Any]:
+    return {
+        "id": str(payment.id),
+        "status": payment.status,
+        "card_last4": payment.card_last4,
+        "expiry_month": payment.expiry_month,
+        "expiry_year": payment.expiry_year,
+        "currency": payment.currency,
+        "amount": payment.amount,
+        "created_at": payment.created_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+    }
