@@ -42,7 +42,8 @@ class Simulator:
         self._listener = socket.create_server((host, port))
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
         self._stopping = threading.Event()
-        app = WSGIMiddleware(_create_app(latency_s, self._stopping.wait).wsgi_app, workers=THREADS)
+        flask_app = _create_app(latency_s, self._stopping.wait)
+        app = WSGIMiddleware(flask_app, workers=THREADS)  # type: ignore[arg-type]  # its own idea of WSGI
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,

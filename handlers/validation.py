@@ -168,22 +168,19 @@ def _wanted(schema: dict[str, Any]) -> str:
         return _FORMATS[schema["format"]]
     what = _ARTICLES[schema["type"]]
     if schema["type"] == "integer":
-        return what + _range(" from ", schema.get("minimum"), schema.get("maximum"))
-    length = _range(" of ", schema.get("minLength"), schema.get("maxLength"))
+        return what + _range("from", schema.get("minimum"), schema.get("maximum"))
+    length = _range("of", schema.get("minLength"), schema.get("maxLength"))
     return f"{what}{length} {schema.get('x-characters', 'characters')}"
 
 
 def _range(word: str, low: int | None, high: int | None) -> str:
-    match low, high:
-        case None, None:
-            return ""
-        case None, _:
-            return f"{word}at most {high}"
-        case _, None:
-            return f"{word}at least {low}"
-        case _:
-            joined = " or " if high == low + 1 else " to "
-            return f"{word}{low}" if low == high else f"{word}{low}{joined}{high}"
+    if low is None:
+        return "" if high is None else f" up to {high}"
+    if high is None:
+        return f" from {low}"
+    if low == high:
+        return f" of {low}"
+    return f" {word} {low} {'or' if high == low + 1 else 'to'} {high}"
 
 
 def _refuse(_constant: str) -> NoReturn:

@@ -1,0 +1,199 @@
+"""What the tests share: a valid payment, a gateway started the way a user starts it, a scripted bank."""
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+ROOT = Path(__file__).parent.parent
+
+AUTHORIZED_CARD = "2222405343248877"
+DECLINED_CARD = "2222405343248878"
+UNAVAILABLE_CARD = "2222405343248870"
+
+SLOW, SILENT, DROPPED, GARBAGE, REFUSED, FAILED, DRIPPING, NOT_A_BOOLEAN, OVERSIZED, REDIRECT, ACCEPTED = (
+    "4000000000000101",
+    "4000000000000119",
+    "4000000000000127",
+    "4000000000000135",
+    "4000000000000143",
+    "4000000000000150",
+    "4000000000000168",
+    "4000000000000176",
+    "4000000000000184",
+    "4000000000000192",
+    "4000000000000200",
+)
+
+
+def valid_payment(**changes: Any) -> dict[str, Any]:
+    """Return the body of a payment that the simulator authorizes, with `changes`; None takes a field out."""
+    payment = {
+        "card_number": AUTHORIZED_CARD,
+        "expiry_month": 12,
+        "expiry_year": 2099,
+        "currency": "GBP",
+        "amount": 1050,
+        "cvv": "123",
+        **changes,
+    }
+    return {name: value for name, value in payment.items() if value is not None}
+
+
+def wait_until(true: Callable[[], object], seconds: float = 10) -> None:
+    """Poll until `true()`, and fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+
+
+class Gateway:
+    """`python run.py` as a process of its own, on a free port, with `settings` in its environment."""
+
+    def __init__(self, *arguments: str, cwd: Path | None = None, **settings: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            env={"PORT": "0", **environment, **settings},
+            cwd=cwd or ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._reader = threading.Thread(target=self._collect, daemon=True)
+        self._reader.start()
+        self.told = self._read_until_ready()
+        found = re.search(r"API\s+(\S+)/payments", self.told)
+        if found is None:
+            self.process.wait(10)
+            self._reader.join(10)
+            raise AssertionError(f"the gateway did not start: {self.told}{self.log}")
+        self.api = found[1]
+        self.session = requests.Session()
+        self.session.trust_env = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        self.session.close()
+
+    @property
+    def log(self) -> str:
+        """Everything written to standard error so far."""
+        return "".join(self._lines)
+
+    def pay(self, **changes: Any) -> requests.Response:
+        return self.session.post(f"{self.api}/payments", json=valid_payment(**changes), timeout=60)
+
+    def find(self, payment_id: str) -> requests.Response:
+        return self.session.get(f"{self.api}/payments/{payment_id}", timeout=60)
+
+    def connect(self) -> socket.socket:
+        """Open a bare connection, for what no HTTP client would send."""
+        host, port = self.api.split("/")[2].split(":")
+        return socket.create_connection((host, int(port)), timeout=20)
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
+        """Ask the gateway to stop and return its exit status."""
+        self.process.send_signal(with_signal)
+        status = self.process.wait(30)
+        self._reader.join(10)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+        return status
+
+    def _collect(self) -> None:
+        assert self.process.stderr is not None
+        with contextlib.suppress(ValueError):
+            for line in self.process.stderr:
+                self._lines.append(line)
+
+    def _read_until_ready(self) -> str:
+        assert self.process.stdout is not None
+        told = ""
+        while "curl" not in told:
+            ready, _, _ = select.select([self.process.stdout], [], [], 30)
+            line = self.process.stdout.readline() if ready else ""
+            if not line:
+                break
+            told += line
+        return told
+
+
+class ScriptedBank:
+    """A bank on a bare socket that does exactly what a test says, once for each request it gets.
+
+    `script` is called with the connection after the whole request was read. `requests` are the
+    requests' bytes in order of arrival.
+    """
+
+    def __init__(self, script: Callable[[socket.socket], None]) -> None:
+        self._script = script
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while request := _read_request(connection):
+                self.requests.append(request)
+                self._script(connection)
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(65536)
+        if not chunk:
+            return b""
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])  # type: ignore[index]
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def scripted_bank(script: Callable[[socket.socket], None]) -> Iterator[ScriptedBank]:
+    bank = ScriptedBank(script)
+    try:
+        yield bank
+    finally:
+        bank.close()
+
+
+def reply(status: int, body: bytes, *headers: str) -> Callable[[socket.socket], None]:
+    """Return a script that answers with this status, body and further headers."""
+    head = "\r\n".join([f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers, "", ""])
+    return lambda connection: connection.sendall(head.encode() + body)

@@ -1,0 +1,339 @@
+"""The bank client: each row of the table of bank answers, and that nothing holds it up or leaks."""
+
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import responses
+import trustme
+from responses import matchers
+
+from bank import AuthorizationRequest, BankError, NoAnswer, NotReached, Refused
+from bank.client import AcquiringBank
+from tests.support import ScriptedBank, reply, scripted_bank
+
+CARD_NUMBER = "2222405343248877"
+CVV = "9173"
+URL = "http://bank.test"
+
+
+def authorization_request() -> AuthorizationRequest:
+    return AuthorizationRequest(
+        payment_id=uuid4(),
+        card_number=CARD_NUMBER,
+        expiry_month=4,
+        expiry_year=2030,
+        currency="GBP",
+        amount=100,
+        cvv=CVV,
+    )
+
+
+def client(url: str = URL, *, timeout_s: float = 0.5, retries: int = 2) -> AcquiringBank:
+    return AcquiringBank(url, connect_timeout_s=0.3, timeout_s=timeout_s, retries=retries, concurrency=4)
+
+
+def outcome(bank: AcquiringBank) -> bool | type[BankError]:
+    """Ask, and return the answer or the kind of error."""
+    try:
+        return bank.authorize(authorization_request())
+    except BankError as error:
+        return type(error)
+    finally:
+        bank.close()
+
+
+@pytest.fixture
+def fake() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock() as mock:
+        yield mock
+
+
+def test_it_sends_what_the_protocol_says(fake: responses.RequestsMock) -> None:
+    """The five fields, the expiry as zero-padded MM/YYYY, the CVV as a string."""
+    wanted = {
+        "card_number": CARD_NUMBER,
+        "expiry_date": "04/2030",
+        "currency": "GBP",
+        "amount": 100,
+        "cvv": CVV,
+    }
+    fake.post(f"{URL}/payments", json={"authorized": True}, match=[matchers.json_params_matcher(wanted)])
+    assert outcome(client()) is True
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, '{"authorized": true, "authorization_code": "x"}', True),
+        (200, '{"authorized": false, "authorization_code": ""}', False),
+        *[(status, "{}", Refused) for status in (400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 451, 499)],
+        *[(status, '{"authorized": true}', NoAnswer) for status in (201, 202, 204, 206, 226)],
+        *[(status, '{"authorized": false}', NoAnswer) for status in (300, 304, 500, 501, 502, 504, 507, 599)],
+        (200, "", NoAnswer),
+        (200, "<html>", NoAnswer),
+        (200, "[" * 10_000, NoAnswer),
+        (200, "[true]", NoAnswer),
+        (200, "{}", NoAnswer),
+        *[(200, f'{{"authorized": {value}}}', NoAnswer) for value in ('"true"', "1", "0", "null", "[]", "{}")],
+    ],
+)
+def test_each_answer_has_its_meaning(
+    fake: responses.RequestsMock, status: int, body: str, expected: bool | type[BankError]
+) -> None:
+    """A decline is a value; everything that is neither yes, no nor certainly nothing is NoAnswer."""
+    fake.post(f"{URL}/payments", status=status, body=body)
+    assert outcome(client()) is expected
+    assert len(fake.calls) == 1, "none of these is ever tried again"
+
+
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (2, 3)])
+def test_a_503_is_tried_again_and_then_never_reached(retries: int, attempts: int) -> None:
+    """BANK_RETRIES further attempts, with backoff."""
+    with scripted_bank(reply(503, b"{}", "Retry-After: 3600")) as bank:
+        assert outcome(client(bank.url, timeout_s=3, retries=retries)) is NotReached
+    assert len(bank.requests) == attempts
+
+
+def test_a_503_that_passes_is_not_seen() -> None:
+    """The second attempt's answer counts."""
+    answers = [reply(503, b"{}"), reply(200, b'{"authorized": true}')]
+    with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
+        assert outcome(client(bank.url, timeout_s=3)) is True
+
+
+def test_a_503_followed_by_silence_may_have_moved_money() -> None:
+    """Certainty is the last attempt's: the first did not happen, the second may have."""
+    answers: list[Callable[[socket.socket], None]] = [reply(503, b"{}"), lambda connection: time.sleep(2)]
+    with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
+        assert outcome(client(bank.url)) is NoAnswer
+    assert len(bank.requests) == 2
+
+
+def test_a_refused_connection_is_tried_again_and_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens: certainly nothing happened."""
+    attempts = []
+
+    class Counted(socket.socket):
+        def connect(self, address: Any) -> None:
+            attempts.append(address)
+            super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Counted)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    assert outcome(client(f"http://127.0.0.1:{port}", timeout_s=3)) is NotReached
+    assert len(attempts) == 3
+
+
+def test_an_unknown_host_is_never_reached() -> None:
+    """DNS failed: certainly nothing happened. `.invalid` never resolves (RFC 2606)."""
+    assert outcome(client("http://bank.invalid", retries=0)) is NotReached
+
+
+def test_a_connect_timeout_is_never_reached() -> None:
+    """The listener's queue is full, so the connection is never made."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(3)]
+        for connection in waiting:
+            connection.setblocking(False)
+            connection.connect_ex(full.getsockname())
+        started = time.monotonic()
+        assert outcome(client(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=5, retries=1)) is NotReached
+        assert 0.5 < time.monotonic() - started < 2, "two attempts of 0.3 s"
+        for connection in waiting:
+            connection.close()
+
+
+def test_retries_end_with_the_deadline() -> None:
+    """BANK_TIMEOUT_S bounds the whole call, retries and backoff included."""
+    with scripted_bank(reply(503, b"{}")) as bank:
+        started = time.monotonic()
+        assert outcome(client(bank.url, timeout_s=0.5, retries=10)) is NotReached
+    assert time.monotonic() - started < 2
+    assert len(bank.requests) < 11
+
+
+def _reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def _drip(prefix: bytes, drop: bytes) -> Callable[[socket.socket], None]:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(prefix)
+        for _ in range(100):
+            connection.sendall(drop)
+            time.sleep(0.05)
+
+    return script
+
+
+def _then_close(data: bytes) -> Callable[[socket.socket], None]:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.close()
+
+    return script
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(lambda connection: time.sleep(2), id="silence"),
+        pytest.param(lambda connection: connection.close(), id="closed without a word"),
+        pytest.param(_reset, id="reset after sending"),
+        pytest.param(_drip(b"HTTP/1.1 200 OK\r\nX-", b"a"), id="headers a byte at a time"),
+        pytest.param(_drip(OK + b"Content-Length: 1000\r\n\r\n{", b" "), id="a body a byte at a time"),
+        pytest.param(_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="100 Continue for ever"),
+        pytest.param(_drip(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), id="chunks for ever"),
+        pytest.param(_then_close(OK + b'Content-Length: 999\r\n\r\n{"authorized": true}'), id="cut off"),
+        pytest.param(_then_close(b"SSH-2.0-OpenSSH_9.2\r\n"), id="not HTTP"),
+        pytest.param(reply(200, b'{"authorized": true, "x": "' + b"x" * 65536 + b'"}'), id="larger than 64 KiB"),
+        pytest.param(reply(200, b'{"authorized": true}', "Content-Encoding: gzip"), id="said to be compressed"),
+    ],
+)
+def test_whatever_happens_after_sending_may_have_moved_money(script: Callable[[socket.socket], None]) -> None:
+    """One attempt, within the deadline, and NoAnswer."""
+    with scripted_bank(script) as bank:
+        started = time.monotonic()
+        assert outcome(client(bank.url, timeout_s=0.6)) is NoAnswer
+        assert time.monotonic() - started < 2
+    assert len(bank.requests) == 1
+
+
+def test_a_redirect_is_not_followed() -> None:
+    """It would carry the card elsewhere."""
+    with scripted_bank(reply(200, b'{"authorized": true}')) as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            with scripted_bank(reply(status, b"", f"Location: {elsewhere.url}/payments")) as bank:
+                assert outcome(client(bank.url)) is NoAnswer
+    assert elsewhere.requests == []
+
+
+def test_chunked_replies_and_kept_connections_work() -> None:
+    """As the official simulator answers: two payments, one connection."""
+    chunked = b'Transfer-Encoding: chunked\r\n\r\n14\r\n{"authorized": true}\r\n0\r\n\r\n'
+    connections = set()
+
+    def script(connection: socket.socket) -> None:
+        connections.add(connection.getpeername())
+        connection.sendall(OK + chunked)
+
+    with scripted_bank(script) as bank:
+        acquirer = client(bank.url)
+        assert [acquirer.authorize(authorization_request()) for _ in range(2)] == [True, True]
+        acquirer.close()
+    assert len(connections) == 1
+
+
+def test_the_pool_is_as_large_as_the_concurrency() -> None:
+    """Four at once, twice: four connections, all of them kept."""
+    together = threading.Barrier(4)
+    connections = set()
+
+    def script(connection: socket.socket) -> None:
+        connections.add(connection.getpeername())
+        together.wait(5)
+        reply(200, b'{"authorized": true}')(connection)
+
+    with scripted_bank(script) as bank:
+        acquirer = client(bank.url, timeout_s=5)
+        for _ in range(2):
+            threads = [threading.Thread(target=acquirer.authorize, args=[authorization_request()]) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        acquirer.close()
+    assert len(connections) == 4
+    assert len(bank.requests) == 8
+
+
+def test_the_environment_does_not_redirect_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No proxy and no .netrc: the card goes to BANK_URL and nowhere else."""
+    with scripted_bank(reply(502, b"")) as proxy, scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, proxy.url)
+        (tmp_path / ".netrc").write_text("default login someone password something\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+        assert outcome(client(bank.url)) is True
+    assert proxy.requests == []
+    assert b"authorization:" not in bank.requests[0].lower()
+
+
+def test_cookies_of_the_bank_are_not_kept() -> None:
+    """Calls share a session, and nothing of one call may travel with another."""
+    with scripted_bank(reply(200, b'{"authorized": true}', "Set-Cookie: a=b")) as bank:
+        acquirer = client(bank.url)
+        for _ in range(2):
+            acquirer.authorize(authorization_request())
+        acquirer.close()
+    assert b"cookie" not in bank.requests[1].lower()
+
+
+def test_a_bank_with_an_untrusted_certificate_gets_no_card() -> None:
+    """TLS is verified; a handshake that fails sent nothing, so the payment was never reached."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    received = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                try:
+                    with context.wrap_socket(connection, server_side=True) as secured:
+                        received.append(secured.recv(65536))
+                except OSError as error:
+                    received.append(type(error).__name__.encode())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"https://localhost:{listener.getsockname()[1]}"
+        assert outcome(client(url, retries=0)) is NotReached
+        thread.join(5)
+    assert CARD_NUMBER.encode() not in b"".join(received)
+
+
+@pytest.mark.parametrize(
+    "script", [reply(400, b'{"errorMessage": "2222405343248877"}'), reply(500, b"9173"), lambda c: c.close()]
+)
+def test_no_error_carries_the_card(script: Callable[[socket.socket], None]) -> None:
+    """Neither the error nor anything chained to it holds the request, whose body is the card."""
+    with scripted_bank(script) as bank, pytest.raises(BankError) as caught:
+        client(bank.url).authorize(authorization_request())
+    error = caught.value
+    assert error.__cause__ is None
+    assert error.__context__ is None
+    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(error.args)
+    assert CARD_NUMBER not in shown
+    assert CVV not in shown
+
+
+def test_a_request_shows_neither_card_number_nor_cvv() -> None:
+    """Its repr may end in a log line or a debugger."""
+    assert CARD_NUMBER not in repr(authorization_request())
+    assert CVV not in repr(authorization_request())
+
+
+def test_scripted_bank_reads_whole_requests() -> None:
+    """The tests above count requests; the counter must see them whole."""
+    bank = ScriptedBank(reply(200, b'{"authorized": false}'))
+    assert outcome(client(bank.url)) is False
+    assert json.loads(bank.requests[0].partition(b"\r\n\r\n")[2])["card_number"] == CARD_NUMBER
+    bank.close()
