@@ -191,7 +191,8 @@ def _listen_or_exit(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        sys.exit(f"can't listen on HOST {host}, PORT {port}: {error.strerror}")
+        why = str(error.strerror).partition(" (")[0]  # Python adds what it attempted
+        sys.exit(f"can't listen on HOST {host}, PORT {port}: {why}")
 
 
 def _ready(config: Config, listener: socket.socket, bank_url: str, *, simulated: bool) -> str:

@@ -171,7 +171,7 @@ def main() -> None:
     try:
         simulator = Simulator(options.host, options.port, options.latency)
     except OSError as error:
-        raise SystemExit(f"can't listen on {options.host}:{options.port}: {error.strerror}") from None
+        raise SystemExit(f"can't listen: {error.strerror}") from None
     print(f"Bank simulator at {simulator.url}; no money moves. Ctrl-C stops it.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         simulator.run()

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import requests
+import uvicorn
+
+from handlers.protocol import Protocol
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,12 +64,12 @@ def wait_until(true: Callable[[], object], seconds: float = 10) -> None:
 class Gateway:
     """`python run.py` as a process of its own, on a free port, with `settings` in its environment."""
 
-    def __init__(self, *arguments: str, cwd: Path | None = None, **settings: str) -> None:
+    def __init__(self, *arguments: str, script: Path = ROOT / "run.py", cwd: Path = ROOT, **settings: str) -> None:
         environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *arguments],
+            [sys.executable, str(script), *arguments],
             env={"PORT": "0", **environment, **settings},
-            cwd=cwd or ROOT,
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -129,8 +131,7 @@ class Gateway:
         assert self.process.stdout is not None
         told = ""
         while "curl" not in told:
-            ready, _, _ = select.select([self.process.stdout], [], [], 30)
-            line = self.process.stdout.readline() if ready else ""
+            line = self.process.stdout.readline()  # empty when the process ends; pytest's timeout does the rest
             if not line:
                 break
             told += line
@@ -197,3 +198,19 @@ def reply(status: int, body: bytes, *headers: str) -> Callable[[socket.socket], 
     """Return a script that answers with this status, body and further headers."""
     head = "\r\n".join([f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers, "", ""])
     return lambda connection: connection.sendall(head.encode() + body)
+
+
+@contextlib.contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve an app of this process, as run.py does, and yield the URL of its API."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = uvicorn.Config(app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
+        server = uvicorn.Server(options)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        wait_until(lambda: server.started)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1"
+        finally:
+            server.should_exit = True
+            thread.join(20)

@@ -16,7 +16,7 @@ CARD_NUMBER = "2222405343248877"
 
 
 def rendered(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    response = asyncio.run(problems.render(None, error))  # type: ignore[arg-type]  # the request is not used
+    response = asyncio.run(problems.render(None, error))
     return response.status_code, json.loads(response.body), response.headers
 
 
