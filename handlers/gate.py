@@ -47,9 +47,11 @@ class Gate:
         if operations:
             allow = ", ".join(sorted(operations))
             raise Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": allow})
-        if path.isprintable() and (path in self._beside or path.startswith(self._ui)):
-            return None
-        raise Problem(Code.NOT_FOUND)
+        if not (path.isprintable() and (path in self._beside or path.startswith(self._ui))):
+            raise Problem(Code.NOT_FOUND)
+        if method not in {"GET", "HEAD"}:
+            raise Problem(Code.METHOD_NOT_ALLOWED)
+        return None
 
 
 def _check_content_type(headers: Headers, operation: Operation) -> None:

@@ -1,0 +1,279 @@
+"""Requests that break it: never a 5xx, always a problem document, nothing that was sent comes back."""
+
+import json
+import re
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from handlers import gate
+from handlers.problems import Code
+from tests.support import AUTHORIZED_CARD, Gateway, valid_payment
+
+JSON = "Content-Type: application/json"
+PAYMENT = json.dumps(valid_payment()).encode()
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "code"}
+
+
+def send(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], Any]:
+    """Send bytes as they are, and return status, headers and body of the one answer."""
+    with gateway.connect() as connection:
+        connection.sendall(data)
+        return receive(connection)
+
+
+def receive(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(65536)
+        assert chunk, f"no answer, only {data!r}"
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return int(lines[0].split()[1]), headers, json.loads(body) if body else None
+
+
+def post(body: bytes, *headers: str, path: str = "/api/v1/payments", length: bool = True) -> bytes:
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: x",
+        *headers,
+        *([f"Content-Length: {len(body)}"] if length else []),
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+def chunked(*chunks: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        pytest.param(post(PAYMENT, "Content-Type: Application/JSON"), id="capitals in the content type"),
+        pytest.param(post(PAYMENT, "Content-Type: application/json; charset=UTF-8"), id="charset"),
+        pytest.param(post(PAYMENT, 'Content-Type: application/json;charset="utf-8"'), id="quoted charset"),
+        pytest.param(post(PAYMENT, "Content-Type: application/json; profile=x"), id="other parameter"),
+        pytest.param(post(PAYMENT, JSON, "Content-Encoding: identity"), id="identity"),
+        pytest.param(post(chunked(PAYMENT), JSON, "Transfer-Encoding: chunked", length=False), id="chunked"),
+        pytest.param(
+            post(chunked(*(bytes([byte]) for byte in PAYMENT)), JSON, "Transfer-Encoding: chunked", length=False),
+            id="a byte a chunk",
+        ),
+        pytest.param(post(PAYMENT, JSON, "Accept: text/html"), id="accepts something else"),
+        pytest.param(post(b"\n " + PAYMENT + b"\t\r\n", JSON), id="white space around"),
+        pytest.param(post(PAYMENT.replace(b"GBP", b"\\u0047BP"), JSON), id="escapes"),
+        pytest.param(post(PAYMENT, JSON, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), id="h2c offered"),
+    ],
+)
+def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes: bytes) -> None:
+    """Each is the same payment."""
+    status, _, payment = send(gateway, request_bytes)
+    assert (status, payment["status"]) == (201, "AUTHORIZED")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        pytest.param(post(PAYMENT), 415, "unsupported_media_type", id="no content type"),
+        pytest.param(post(PAYMENT, "Content-Type:"), 415, "unsupported_media_type", id="empty content type"),
+        pytest.param(post(PAYMENT, JSON, JSON), 415, "unsupported_media_type", id="two content types"),
+        *[
+            pytest.param(post(PAYMENT, f"Content-Type: {value}"), 415, "unsupported_media_type", id=value)
+            for value in (
+                "text/plain",
+                "application/x-www-form-urlencoded",
+                "multipart/form-data; boundary=x",
+                "application/jsonx",
+                "application/merge-patch+json",
+                "*/*",
+                "json",
+                ";",
+                "application/json; charset=foo",
+                "application/json; charset=utf-16",
+                "\xff/\xfe",
+            )
+        ],
+        *[
+            pytest.param(post(PAYMENT, JSON, f"Content-Encoding: {value}"), 415, "unsupported_media_type", id=value)
+            for value in ("gzip", "br", "identity, gzip")
+        ],
+        pytest.param(post(b"", JSON), 400, "malformed_json", id="empty body"),
+        pytest.param(post(b"", JSON, length=False), 400, "malformed_json", id="no body"),
+        pytest.param(post(chunked(), JSON, "Transfer-Encoding: chunked", length=False), 400, "malformed_json", id="0"),
+        pytest.param(post(b"\xff\xfe{}", JSON), 400, "malformed_json", id="invalid UTF-8"),
+        pytest.param(post(PAYMENT.decode().encode("utf-16"), JSON), 400, "malformed_json", id="UTF-16"),
+        pytest.param(post(b"[" * 16_000, JSON), 400, "malformed_json", id="deep nesting"),
+        pytest.param(post(b'{"amount": ' + b"1" * 5_000 + b"}", JSON), 400, "malformed_json", id="5,000 digits"),
+        *[
+            pytest.param(post(b'{"amount": %s}' % value, JSON), 400, "malformed_json", id=value.decode())
+            for value in (b"NaN", b"Infinity", b"-Infinity", b"1e400")
+        ],
+        pytest.param(post(b'{"cvv": "123", "cvv": "123"}', JSON), 400, "malformed_json", id="a name twice"),
+        pytest.param(post(b"null", JSON), 400, "validation_failed", id="null"),
+        pytest.param(post(b"[]", JSON), 400, "validation_failed", id="a list"),
+        pytest.param(post(b'"\\ud800"', JSON), 400, "validation_failed", id="half a character"),
+        pytest.param(post(b'{"\\ud800": "\\udfff"}', JSON), 400, "validation_failed", id="a name of half a character"),
+        pytest.param(
+            post(PAYMENT.replace(b'8877"', b'8877\\n"'), JSON), 400, "validation_failed", id="a newline after the card"
+        ),
+        pytest.param(post(b" " * 16_384 + PAYMENT, JSON), 413, "request_too_large", id="too large"),
+        pytest.param(
+            post(b"", JSON, "Content-Length: 99999999999", length=False), 413, "request_too_large", id="said too large"
+        ),
+        pytest.param(
+            post(chunked(*[b" " * 1000] * 20), JSON, "Transfer-Encoding: chunked", length=False),
+            413,
+            "request_too_large",
+            id="chunks too large",
+        ),
+        *[
+            pytest.param(post(PAYMENT, JSON, path=path), 404, "not_found", id=path)
+            for path in (
+                "/api/v1/payments/",
+                "/api/v1/payments%0A",
+                "/api/v1/payments%00",
+                "/api/v1//payments",
+                "/api/v1/payment",
+                "/api/v1",
+                "/api/v1/",
+                "/payments",
+                "/api/v2/payments",
+                "/api/v1/payments/%2e%2e/payments",
+                "/api/v1/openapi.json/",
+                "/%ff%fe",
+                "/" + "x" * 5000,
+                "//example.com/%2f..",
+            )
+        ],
+        *[
+            pytest.param(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 404, "not_found", id=f"GET {path}")
+            for path in (
+                "/api/v1/payments/3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c%0A",
+                "/api/v1/payments/%00",
+                "/api/v1/payments/3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c/",
+                "/api/v1/ui/../../../run.py",
+                "/api/v1/ui/..%2f..%2f..%2frun.py",
+                "/api/v1/ui/%00",
+                "/api/v1/ui/" + "x" * 4000,
+                "/api/v1/ui/index.j2/x/",
+                "/favicon.ico",
+            )
+        ],
+        *[
+            pytest.param(
+                f"{method} /api/v1/payments HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 405, "method_not_allowed", id=method
+            )
+            for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+        ],
+        pytest.param(post(PAYMENT, JSON, path="/"), 405, "method_not_allowed", id="POST /"),
+        pytest.param(post(PAYMENT, JSON, path="/api/v1/openapi.json"), 405, "method_not_allowed", id="POST spec"),
+        pytest.param(post(PAYMENT, JSON, path="/api/v1/ui/"), 405, "method_not_allowed", id="POST UI"),
+        pytest.param(b"NONSENSE\r\n\r\n", 400, "malformed_request", id="not HTTP"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n", 400, "malformed_request", id="bad header"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "malformed_request", id="TLS"),
+        pytest.param(
+            post(PAYMENT, JSON, "Transfer-Encoding: chunked"), 400, "malformed_request", id="length and chunked"
+        ),
+        pytest.param(post(PAYMENT, JSON, "Content-Length: 1"), 400, "malformed_request", id="two lengths"),
+        pytest.param(post(PAYMENT, JSON, "Content-Length: -1", length=False), 400, "malformed_request", id="length -1"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 400, "malformed_request", id="a header without end"
+        ),
+    ],
+)  # fmt: skip
+def test_each_bad_request_has_its_problem(gateway: Gateway, request_bytes: bytes, status: int, code: str) -> None:
+    """One shape for all of them, from any layer."""
+    answered, headers, problem = send(gateway, request_bytes)
+    assert (answered, problem["code"]) == (status, code)
+    assert headers["content-type"] == "application/problem+json"
+    assert problem["status"] == status
+    assert set(problem) - {"errors"} == PROBLEM_FIELDS
+    assert Code(problem["code"])
+    if status == 405:
+        assert headers["allow"]
+
+
+def test_allow_lists_all_methods_of_the_path(gateway: Gateway) -> None:
+    """Whatever the order of the routes."""
+    for path, allow in (("/api/v1/payments", "POST"), ("/api/v1/payments/x", "GET, HEAD"), ("/", "GET, HEAD")):
+        _, headers, _ = send(gateway, f"DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert ", ".join(sorted(headers["allow"].split(", "))) == allow
+
+
+def test_a_redirect_is_never_made_from_the_host_header(gateway: Gateway) -> None:
+    """Only `/` and the UI redirect, to a path."""
+    for path in ("/", "/api/v1/ui"):
+        answered, headers, _ = send(gateway, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
+        assert (answered, headers["location"]) == (307, "/api/v1/ui/")
+
+
+def test_head_is_a_get_without_its_body(gateway: Gateway) -> None:
+    """RFC 9110, 9.3.2."""
+    payment = gateway.pay().json()["id"]
+    answer = gateway.session.head(f"{gateway.api}/payments/{payment}", timeout=10)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_a_body_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
+    """A connection that stalls is let go."""
+    started = time.monotonic()
+    answered, headers, problem = send(gateway, post(PAYMENT, JSON)[:-10])
+    assert (answered, problem["code"], headers["connection"]) == (408, "request_timeout", "close")
+    assert gate.BODY_TIMEOUT_S - 1 < time.monotonic() - started < gate.BODY_TIMEOUT_S + 5
+
+
+def test_a_kept_connection_serves_many_requests(gateway: Gateway) -> None:
+    """The bound on a request's head is for one request, not for a connection."""
+    head = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 2000}\r\n\r\n".encode()
+    with gateway.connect() as connection:
+        for _ in range(50):
+            connection.sendall(head)
+            assert receive(connection)[0] == 400
+            connection.sendall(post(PAYMENT, JSON))
+            assert receive(connection)[0] == 201
+
+
+def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
+    """Nothing is lost when requests come before answers are read."""
+    with gateway.connect() as connection:
+        connection.sendall(post(PAYMENT, JSON) * 3 + post(b"{}", JSON))
+        data = b""
+        while data.count(b"HTTP/1.1 ") < 4 or not data.endswith(b"}"):
+            data += connection.recv(65536)
+    assert [int(status) for status in re.findall(rb"HTTP/1\.1 (\d+)", data)] == [201, 201, 201, 400]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        post(json.dumps(valid_payment(amount="4929123412341234", **{"4929123412341234": 1})).encode(), JSON),
+        post(json.dumps(valid_payment(card_number="4929123412341234x")).encode(), JSON),
+        post(b'{"card_number": "4929123412341234"', JSON),
+        post(b'{"card_number": "4929123412341234"}', "Content-Type: 4929123412341234"),
+        b"GET /api/v1/payments/4929123412341234?card=4929123412341234 HTTP/1.1\r\nHost: 4929123412341234\r\n\r\n",
+        b"GET /4929123412341234 HTTP/1.1\r\nHost: x\r\nX-Card: 4929123412341234\r\n\r\n",
+        b"4929123412341234 / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_was_sent_is_neither_answered_nor_logged(gateway: Gateway, request_bytes: bytes) -> None:
+    """Wherever in the request the card number stood; the log level is DEBUG here."""
+    assert b"4929123412341234" in request_bytes
+    _, headers, problem = send(gateway, request_bytes)
+    assert "4929123412341234" not in json.dumps([headers, problem])
+    assert "4929123412341234" not in gateway.log
+
+
+def test_after_all_of_it_the_log_holds_no_card_and_no_traceback(gateway: Gateway) -> None:
+    """The last test of this file: everything above went through the same gateway."""
+    assert gateway.pay().status_code == 201
+    assert AUTHORIZED_CARD not in gateway.log
+    assert "Traceback" not in gateway.log
+    assert "unhandled" not in gateway.log
