@@ -1,0 +1,176 @@
+"""The contract: valid, complete, the same as the code, and what is served is what is enforced."""
+
+import inspect
+import json
+import re
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import connexion.spec
+import pytest
+import requests
+import yaml
+from jsonschema import Draft4Validator, FormatChecker
+
+import config
+import handlers.payments
+from bank.simulator import Simulator
+from handlers.contract import PATH, Contract
+from handlers.problems import PROBLEMS, Code
+from handlers.validation import FieldCode
+from run import create_app, today_utc
+from store import Status
+from tests.support import Gateway, serving, valid_payment
+
+FILE = yaml.safe_load(PATH.read_text())
+SERVED = json.loads(Contract((), today_utc).served_json())
+OPERATIONS = [(path, method) for path, item in FILE["paths"].items() for method in item]
+EXAMPLES = FILE["components"]["examples"]
+
+
+def walk(node: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping of the document."""
+    if isinstance(node, dict):
+        yield node
+        for child in node.values():
+            yield from walk(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from walk(child)
+
+
+@pytest.mark.parametrize("document", [FILE, SERVED], ids=["file", "served"])
+def test_it_is_valid_openapi(document: dict[str, Any]) -> None:
+    """As Connexion sees it, which refuses to start otherwise."""
+    assert connexion.spec.Specification.from_dict(document)
+
+
+def test_vacuum_finds_nothing() -> None:
+    """A score of 100 of 100."""
+    vacuum = Path(sysconfig.get_path("purelib")) / "vacuum" / "lib" / "vacuum"
+    with PATH.open() as contract:
+        run = subprocess.run(
+            [vacuum, "report", "--no-style", "--stdin", "--stdout"],
+            stdin=contract,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+    report = json.loads(run.stdout[run.stdout.index("{") :])
+    assert report["statistics"]["overallScore"] == 100
+    assert [report["resultSet"][f"{kind}Count"] for kind in ("error", "warning", "info")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_operation_id_is_a_handler(path: str, method: str) -> None:
+    """An async function in handlers/payments.py."""
+    handler = getattr(handlers.payments, FILE["paths"][path][method]["operationId"])
+    assert inspect.iscoroutinefunction(handler)
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [("PaymentStatus", Status), ("ProblemCode", Code), ("FieldErrorCode", FieldCode)],
+)
+def test_the_codes_enums_are_the_contracts(schema: str, code: type[StrEnum]) -> None:
+    """The same values in the same order."""
+    assert FILE["components"]["schemas"][schema]["enum"] == list(code)
+
+
+def test_patterns_are_whole() -> None:
+    """The validator matches the whole string; an unanchored pattern would mean something else to others."""
+    patterns = [node["pattern"] for node in walk(FILE) if isinstance(node.get("pattern"), str)]
+    assert patterns
+    for pattern in patterns:
+        assert re.fullmatch(r"\^.*\$", pattern), pattern
+        assert "\\d" not in pattern, "any digit of Unicode, to Python"
+
+
+def test_connexion_does_not_render_it() -> None:
+    """Connexion renders files with Jinja2."""
+    text = PATH.read_text()
+    assert not [mark for mark in ("{{", "{%", "{#") if mark in text]
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if "status" in EXAMPLES[name]["value"]])
+def test_an_example_of_an_answer_is_one(name: str) -> None:
+    """It has the shape of its schema, and a problem's sentences are the ones that are really said."""
+    value = EXAMPLES[name]["value"]
+    schema = "Problem" if "code" in value else "Payment"
+    resolved = connexion.spec.Specification.from_dict(FILE)["components"]["schemas"][schema]
+    Draft4Validator(resolved, format_checker=FormatChecker()).validate(value)
+    if schema == "Problem":
+        told = PROBLEMS[Code(value["code"])]
+        assert (value["status"], value["title"]) == (told.status, told.title)
+        if value["code"] not in {"validation_failed", "request_too_large"}:
+            assert value["detail"] == told.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("authorized", 201, None),
+        ("declined", 201, None),
+        ("bank_unavailable", 503, "bank_unavailable"),
+        ("invalid", 400, "validation_failed"),
+    ],
+)
+def test_every_named_example_does_what_it_says(gateway: Gateway, name: str, status: int, code: str | None) -> None:
+    """Sent as it stands in the contract that is served."""
+    served = requests.get(f"{gateway.api}/openapi.json", timeout=10).json()
+    examples = served["paths"]["/payments"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert list(examples) == ["authorized", "declined", "bank_unavailable", "invalid"]
+    value = served["components"]["examples"][examples[name]["$ref"].rpartition("/")[2]]["value"]
+    answer = requests.post(f"{gateway.api}/payments", json=value, timeout=10)
+    assert answer.status_code == status
+    assert answer.json()["status"] == (name.upper() if code is None else status)
+    assert answer.json().get("code") == code
+
+
+def test_it_is_served_as_json_and_as_yaml(gateway: Gateway) -> None:
+    """The same document twice; the file's, but for the expiry rule."""
+    as_json = requests.get(f"{gateway.api}/openapi.json", timeout=10)
+    as_yaml = requests.get(f"{gateway.api}/openapi.yaml", timeout=10)
+    assert as_json.headers["Content-Type"] == "application/json"
+    assert as_yaml.headers["Content-Type"] == "application/yaml"
+    assert as_json.json() == yaml.safe_load(as_yaml.content)
+    served = as_json.json()
+    bounds = served["components"]["schemas"]["NewPayment"].pop("anyOf")
+    assert len(bounds) == 2
+    served["paths"]["/payments"]["post"]["x-valid-through"] = {"year": "expiry_year", "month": "expiry_month"}
+    assert served == FILE
+
+
+def test_the_expiry_rule_follows_the_calendar_while_the_gateway_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the turn of the month what is enforced and what is served change together, without a restart."""
+    monkeypatch.chdir("/")
+    simulator = Simulator()
+    simulator.start()
+    today = [date(2026, 11, 30)]
+    app = create_app(config.load({"BANK_URL": simulator.url}), today=lambda: today[0], validate_responses=True)
+    with serving(app) as api:
+
+        def minimum() -> tuple[int, int]:
+            bounds = requests.get(f"{api}/openapi.json", timeout=10).json()["components"]["schemas"]["NewPayment"]
+            this_year = bounds["anyOf"][1]["properties"]
+            return this_year["expiry_year"]["minimum"], this_year["expiry_month"]["minimum"]
+
+        def pay(month: int, year: int) -> int:
+            body = valid_payment(expiry_month=month, expiry_year=year)
+            return requests.post(f"{api}/payments", json=body, timeout=10).status_code
+
+        assert minimum() == (2026, 11)
+        assert (pay(11, 2026), pay(10, 2026)) == (201, 400)
+        today[0] = date(2026, 12, 1)
+        assert minimum() == (2026, 12)
+        assert (pay(11, 2026), pay(12, 2026)) == (400, 201)
+        today[0] = date(2027, 1, 1)
+        assert minimum() == (2027, 1)
+        assert (pay(12, 2026), pay(1, 2027)) == (400, 201)
+    simulator.stop()

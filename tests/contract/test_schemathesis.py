@@ -1,0 +1,88 @@
+"""Schemathesis in all its phases and with all its default checks, and a search for what it sent.
+
+The gateway runs with response validation on, so that an answer which breaks the contract is a 500,
+and logs all it can; Schemathesis runs as QA runs it, from the root, with schemathesis.toml.
+"""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.contract import PATH
+from tests.support import ROOT, Gateway
+
+SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
+PHASES = ("Examples", "Coverage", "Fuzzing", "Stateful")
+
+
+@pytest.mark.parametrize("against", ["the served contract", "the file"])
+@pytest.mark.timeout(600)
+def test_schemathesis_finds_nothing(against: str, tmp_path: Path) -> None:
+    """No failure and no warning; and no card number or CVV in anything that was answered or logged."""
+    with Gateway(script=Path(__file__).parent / "validating.py", cwd=tmp_path, LOG_LEVEL="DEBUG") as gateway:
+        entries = _run(gateway.api, against, tmp_path / "har.json")
+    _nothing_comes_back(entries, gateway.log)
+
+
+def _run(api: str, against: str, report: Path) -> list[dict[str, Any]]:
+    location = [f"{api}/openapi.json"] if against == "the served contract" else [str(PATH), "--url", api]
+    environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    run = subprocess.run(
+        [SCHEMATHESIS, "run", *location, "--report", "har", "--report-har-path", report],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=550,
+    )
+    assert run.returncode == 0, run.stdout[-5000:]
+    assert "No issues found" in run.stdout
+    for phase in PHASES:
+        assert re.search(rf"✅ +{phase} \(in", run.stdout), f"{phase} did not run: {run.stdout[-3000:]}"
+    entries: list[dict[str, Any]] = json.loads(report.read_text())["log"]["entries"]
+    assert len(entries) > 500
+    return entries
+
+
+def _nothing_comes_back(entries: list[dict[str, Any]], log: str) -> None:
+    cards = 0
+    for entry in entries:
+        answer = _text(entry["response"]["content"])
+        for field, value in _sent(entry["request"]).items():
+            if field == "card_number" and isinstance(value, str) and len(value) > 4:
+                cards += 1
+                assert value not in answer
+                assert value not in log
+            elif field == "cvv" and isinstance(value, str) and value:
+                assert value not in _strings(json.loads(answer))
+    assert cards > 100
+    assert "create_payment" in log, "the log was really looked at"
+
+
+def _sent(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        body = json.loads(request["postData"]["text"])
+    except (KeyError, ValueError):
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _text(content: dict[str, Any]) -> str:
+    text: str = content.get("text", "")
+    return base64.b64decode(text).decode() if content.get("encoding") == "base64" else text
+
+
+def _strings(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        return set().union(*(_strings(value) for value in node.values()))
+    if isinstance(node, list):
+        return set().union(*(_strings(value) for value in node))
+    return {str(node)}
