@@ -6,8 +6,10 @@ to it all read the same table. Nothing else in the gateway reads the environment
 
 import math
 import os
+import re
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,8 +17,7 @@ import iso4217
 from dotenv import dotenv_values
 
 from bank import BANKS
-
-MEMORY: Final = "memory:"
+from store import MEMORY
 
 
 class ConfigError(Exception):
@@ -25,7 +26,11 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Checked settings. `bank_url` None is the built-in simulator; no `supported_currencies` are the contract's."""
+    """Checked settings; the repr shows no secret.
+
+    bank_url: None is the built-in simulator
+    supported_currencies: none are the contract's
+    """
 
     bank_url: str | None
     bank_connect_timeout_s: float
@@ -33,7 +38,8 @@ class Config:
     bank_retries: int
     bank_concurrency: int
     supported_currencies: tuple[str, ...]
-    store_url: str
+    store_url: str = field(repr=False)
+    fingerprint_key: bytes = field(repr=False)
     host: str
     port: int
     workers: int
@@ -54,7 +60,11 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
 
     An empty value is an unset one. Raises `ConfigError`.
     """
-    given = {**dotenv_values(".env", interpolate=False), **os.environ, **(overrides or {})}
+    try:
+        kept = dotenv_values(".env", interpolate=False)
+    except UnicodeDecodeError:
+        raise ConfigError(".env is not UTF-8; allowed: NAME=VALUE lines, see .env.example") from None
+    given = {**kept, **os.environ, **(overrides or {})}
     values: dict[str, Any] = {}
     wrong: list[str] = []
     for name, setting in SETTINGS.items():
@@ -62,11 +72,26 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
             values[name.lower()] = setting.parse(given.get(name) or setting.default)
         except ValueError as error:
             wrong.append(f"{name} {error}; allowed: {setting.allowed}")
-    if not wrong and values["workers"] > 1 and values["store_url"] == MEMORY:
-        wrong.append("WORKERS is more than 1 with STORE_URL=memory:, which one process can't share; allowed: 1")
+    wrong += [] if wrong else _wrong_together(values)
     if wrong:
         raise ConfigError("\n".join(wrong))
-    return Config(**values)
+    return Config(**{**values, "fingerprint_key": values["fingerprint_key"] or secrets.token_bytes(32)})
+
+
+def hand_on(settings: Mapping[str, str]) -> None:
+    """Put settings into the environment, for the processes that this one starts."""
+    os.environ.update(settings)
+
+
+def _wrong_together(values: Mapping[str, Any]) -> list[str]:
+    if values["store_url"] == MEMORY:
+        if values["workers"] > 1:
+            return ["WORKERS is more than 1 with STORE_URL=memory:, which one process can't share; allowed: 1"]
+    elif not values["fingerprint_key"]:
+        return [
+            f"FINGERPRINT_KEY is not set, and this STORE_URL needs it; allowed: {SETTINGS['FINGERPRINT_KEY'].allowed}"
+        ]
+    return []
 
 
 def _bank_url(text: str) -> str | None:
@@ -79,15 +104,16 @@ def _bank_url(text: str) -> str | None:
         raise ValueError("is not a URL") from None
     if url.scheme not in BANKS or not url.hostname or not port_ok:
         raise ValueError("is not a URL of a bank")
-    if url.query or url.fragment or url.username or url.password:
-        raise ValueError("has credentials, a query or a fragment")
+    if any(character in "?#@" or character.isspace() for character in text):
+        raise ValueError("has credentials, a query, a fragment or white space")
     return text
 
 
 def _currencies(text: str) -> tuple[str, ...]:
+    known = iso4217.Currency.__members__
     codes = tuple(code.strip() for code in text.split(",")) if text else ()
     for code in codes:
-        if code not in iso4217.Currency.__members__ or iso4217.Currency(code).exponent is None:
+        if not re.fullmatch("[A-Z]{3}", code) or code not in known or known[code].exponent is None:
             raise ValueError(f"has {code!r}, which is no ISO 4217 code of money with a minor unit")
     if len(set(codes)) < len(codes):
         raise ValueError("has a code twice")
@@ -95,9 +121,15 @@ def _currencies(text: str) -> tuple[str, ...]:
 
 
 def _store_url(text: str) -> str:
-    if text != MEMORY:
-        raise ValueError("is not a store")
+    if text != MEMORY and not re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", text):
+        raise ValueError("is not a store")  # not what was given: it may hold a password
     return text
+
+
+def _fingerprint_key(text: str) -> bytes:
+    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise ValueError("is not 64 hex digits")
+    return bytes.fromhex(text)
 
 
 def _host(text: str) -> str:
@@ -162,7 +194,17 @@ SETTINGS: Final[dict[str, Setting]] = {
         "the currencies to accept, instead of the contract's",
         (_currencies, "ISO 4217 codes separated by commas"),
     ),
-    "STORE_URL": _setting(MEMORY, "where payments are kept", (_store_url, MEMORY)),
+    "STORE_URL": _setting(
+        MEMORY,
+        "where payments are kept; memory is gone when the gateway stops",
+        (_store_url, f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
+    ),
+    "FINGERPRINT_KEY": _setting(
+        "",
+        "the secret that fingerprints of requests are made with; every gateway on a store needs the same, "
+        "and memory makes its own",
+        (_fingerprint_key, "64 hex digits, made by `openssl rand -hex 32`"),
+    ),
     "HOST": _setting(
         "127.0.0.1", "the address to listen on; loopback unless you say otherwise", (_host, "an address or a host name")
     ),

@@ -1,65 +1,178 @@
 """The life of a payment: claim it, ask the bank, settle it; or find it again.
 
 The order is the guarantee. PENDING is recorded before the bank is asked, so whatever happens
-afterwards, an authorization that the bank gave has a record here. No lock and no transaction is
-held while the bank is asked.
+afterwards, an authorization that the bank gave has a record here, which resolver.py ends when nobody
+else does. No lock, transaction or connection is held while the bank is asked.
 """
 
+import asyncio
+import contextlib
+import itertools
 import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import bank
+import idempotency
 import store
 from store import Payment, Status
 
 log = logging.getLogger("gateway.payments")
 
+# Who settles, in the audit trail.
+GATEWAY: Final = "gateway"
 
-async def pay(
-    *, card_number: str, expiry_month: int, expiry_year: int, currency: str, amount: int, cvv: str
-) -> Payment:
-    """Charge `amount` minor units of `currency` to the card, and return the payment.
+# What the store may take of a payment's time, half of it before the bank is asked. Until the bank's
+# deadline and this have passed, the first request with a key counts as at work.
+STORE_S: Final = 2.0
 
-    It is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have moved but
-    no answer came. Raises `bank.NotReached` or `bank.Refused` when money certainly has not moved;
-    then nothing is recorded.
+# When to ask the bank about a payment whose answer did not come: a bank that was too slow for us is
+# likely to know the answer by then.
+LOOK_UP_S: Final = 2.0
+
+# Between attempts to record what happened, when the store went down after the bank was asked.
+RECORD_AGAIN_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class KeyInUse(Exception):
+    """The first request with this key is still at work."""
+
+
+class KeyReused(Exception):
+    """The key came before, with another payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A payment, and whether it was made now or by an earlier request with the same key."""
+
+    payment: Payment
+    replayed: bool = False
+
+
+_recording: set[asyncio.Task[None]] = set()
+
+
+async def pay(values: dict[str, Any], key: str | None = None) -> Paid:
+    """Charge a card, and return the payment.
+
+    values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv
+    key: the same key with the same values is the same payment, however often it comes
+
+    The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have
+    moved but no answer came. Raises `bank.NotReached`, `bank.Refused` or `store.StoreUnavailable` when
+    money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
     """
+    values = dict(values)
+    fingerprint = idempotency.fingerprint(values)
+    card_number, cvv = values.pop("card_number"), values.pop("cvv")
     payment = Payment(
-        id=uuid4(),
-        status=Status.PENDING,
-        card_last4=card_number[-4:],
-        expiry_month=expiry_month,
-        expiry_year=expiry_year,
-        currency=currency,
-        amount=amount,
-        created_at=datetime.now(UTC),
+        id=uuid4(), status=Status.PENDING, card_last4=card_number[-4:], created_at=datetime.now(UTC), **values
     )
+    answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2
     request = bank.AuthorizationRequest(
-        payment_id=payment.id,
-        card_number=card_number,
-        expiry_month=expiry_month,
-        expiry_year=expiry_year,
-        currency=currency,
-        amount=amount,
-        cvv=cvv,
+        payment_id=payment.id, card_number=card_number, cvv=cvv, answer_by=answer_by, **values
     )
-    await store.claim(payment)
-    try:
-        authorized = await bank.authorize(request)
-    except (bank.NotReached, bank.Refused) as error:
-        await store.drop(payment.id)
-        log.warning("payment %s dropped, nothing was charged: %s", payment.id, error)
-        raise
-    except Exception as error:  # NoAnswer; or a bug of ours, and then too money may have moved
-        reason = error if isinstance(error, bank.NoAnswer) else type(error).__name__
-        log.error("payment %s is PENDING, money may have moved: %s", payment.id, reason)
-        return payment
-    payment = await store.settle(payment.id, Status.AUTHORIZED if authorized else Status.DECLINED)
-    log.info("payment %s %s", payment.id, payment.status)
-    return payment
+    claimed = await _claim(payment, store.Key(key=key, fingerprint=fingerprint) if key else None)
+    if claimed is not None:
+        return _again(claimed, fingerprint)
+    return Paid(await _authorize(payment, request))
 
 
 async def find(payment_id: UUID) -> Payment | None:
     """Return the payment, or None when there is none with this id."""
     return await store.find(payment_id)
+
+
+async def close() -> None:
+    """Give up recording what the store does not take; resolver.py finds it as PENDING."""
+    for task in _recording:
+        task.cancel()
+    await asyncio.gather(*_recording, return_exceptions=True)
+
+
+async def _claim(payment: Payment, key: store.Key | None) -> store.Claimed | None:
+    try:
+        return await store.claim(payment, key, bank.longest_s() + STORE_S)
+    except (store.StoreUnavailable, asyncio.CancelledError) as error:
+        log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _told(error))
+        # It may be recorded all the same, when only the answer was lost.
+        _record_later(payment.id, lambda: store.drop(payment.id))
+        raise store.StoreUnavailable from None
+
+
+def _again(claimed: store.Claimed, fingerprint: str) -> Paid:
+    if not idempotency.same(claimed.fingerprint, fingerprint):
+        raise KeyReused
+    if claimed.working:
+        raise KeyInUse
+    return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
+
+
+async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
+    try:
+        authorized = await bank.authorize(request)
+    except (bank.NotReached, bank.Refused) as error:
+        log.warning("payment %s dropped, nothing was charged: %s", payment.id, error)
+        await _drop(payment.id)
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        # NoAnswer; or the gateway is made to stop, or has a bug, and then too money may have moved.
+        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _told(error))
+        with contextlib.suppress(store.StoreUnavailable):  # then it counts as at work a little longer
+            await store.doubt(payment.id, LOOK_UP_S)
+        return payment
+    status = Status.AUTHORIZED if authorized else Status.DECLINED
+    try:
+        return await _settle(payment, status)
+    except (Exception, asyncio.CancelledError) as error:  # whatever it is, the money is what it is
+        log.error("payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _told(error))
+        _record_later(payment.id, lambda: _settle(payment, status))
+        return payment
+
+
+async def _settle(payment: Payment, status: Status) -> Payment:
+    try:
+        settled = await store.settle(payment.id, status, GATEWAY)
+    except store.NotPending:  # resolver.py was faster, or only the answer to our settling was lost
+        settled = await store.find(payment.id) or payment
+        if settled.status is not status:
+            log.critical("payment %s is %s, but the bank answered %s", payment.id, settled.status, status)
+    log.info("payment %s %s", settled.id, settled.status)
+    return settled
+
+
+async def _drop(payment_id: UUID) -> None:
+    try:
+        await store.drop(payment_id)
+    except store.StoreUnavailable as error:
+        log.error("payment %s did not happen and is not dropped yet: %s", payment_id, error)
+        _record_later(payment_id, lambda: store.drop(payment_id))
+
+
+def _record_later(payment_id: UUID, record: Callable[[], Awaitable[object]]) -> None:
+    """Go on in the background until the store takes it."""
+
+    async def until_it_lands() -> None:
+        for delay_s in itertools.chain(RECORD_AGAIN_S, itertools.repeat(RECORD_AGAIN_S[-1])):
+            await asyncio.sleep(delay_s)
+            try:
+                await record()
+            except Exception as error:
+                log.warning("payment %s is not recorded yet: %s", payment_id, _told(error))
+                continue
+            log.info("payment %s is recorded now", payment_id)
+            return
+
+    task = asyncio.create_task(until_it_lands())
+    _recording.add(task)
+    task.add_done_callback(_recording.discard)
+
+
+def _told(error: BaseException) -> str:
+    """Say what went wrong without repeating words that are not our own."""
+    return str(error) if isinstance(error, (bank.BankError, store.StoreUnavailable)) else type(error).__name__

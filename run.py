@@ -3,7 +3,6 @@
 Start the gateway with `python run.py`; `python run.py --help` lists every setting.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -12,7 +11,6 @@ import math
 import signal
 import socket
 import sys
-import textwrap
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -29,22 +27,26 @@ from connexion.resolver import RelativeResolver
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from uvicorn.supervisors import Multiprocess
 
 import bank
 import config as configuration
+import idempotency
+import operate
+import payments
+import resolver
 import store
 from bank.simulator import Simulator
 from config import SETTINGS, Config, ConfigError
-from handlers import problems
+from handlers import gate, problems
 from handlers.access_log import AccessLog
 from handlers.contract import Contract
-from handlers.gate import Gate
 from handlers.protocol import Protocol
 from handlers.validation import BodyValidator, ParameterValidator
 
-# What a payment in flight may still need when the gateway is told to stop, beyond the bank's own
-# deadline: to be settled and answered.
-SETTLE_S: Final = 3
+# What a payment in flight may still need when the gateway is told to stop, beyond the time for its
+# body and for the bank: to be settled, for which the store has store.WAIT_S, and answered.
+SETTLE_S: Final = 6
 
 
 def today_utc() -> date:
@@ -67,6 +69,7 @@ def create_app(config: Config, *, today: Callable[[], date] = today_utc, validat
         retries=config.bank_retries,
         concurrency=config.bank_concurrency,
     )
+    open_store(config)
     app = AsyncApp(
         "run",
         lifespan=_lifespan,
@@ -80,7 +83,7 @@ def create_app(config: Config, *, today: Callable[[], date] = today_utc, validat
     )
     app.add_api(contract.document)
     app.add_middleware(AccessLog, position=MiddlewarePosition.BEFORE_EXCEPTION, contract=contract)
-    app.add_middleware(Gate, position=MiddlewarePosition.BEFORE_SWAGGER, contract=contract)
+    app.add_middleware(gate.Gate, position=MiddlewarePosition.BEFORE_SWAGGER, contract=contract)
     for error in (ProblemException, HTTPException, Exception):
         app.add_error_handler(error, problems.render)
     _serve_contract(app, contract)
@@ -104,9 +107,19 @@ def _serve_contract(app: AsyncApp, contract: Contract) -> None:
     app.add_url_rule("/", "ui", ui)
 
 
+def open_store(config: Config) -> None:
+    """Open the store. Raises `store.StoreMismatch` and `store.StoreUnavailable`."""
+    idempotency.configure(config.fingerprint_key)
+    store.configure(config.store_url, key_check=idempotency.key_check())
+
+
 @contextlib.asynccontextmanager
 async def _lifespan(_app: object) -> AsyncIterator[None]:
+    resolving = asyncio.create_task(resolver.run())
     yield
+    resolving.cancel()
+    await asyncio.gather(resolving, return_exceptions=True)
+    await payments.close()
     await asyncio.to_thread(bank.close)
     store.close()
 
@@ -124,42 +137,33 @@ class _Server(uvicorn.Server):
 
 
 def main() -> None:
-    """Start the gateway, and the simulator when there is no bank; serve until Ctrl-C or SIGTERM."""
+    """Do what the command line says; serve, when it says nothing."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        config = _config_or_exit()
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        logging.getLogger("gateway").setLevel(config.log_level)
-        _serve(config)
+        options = operate.parser(SETTINGS).parse_args()
+        overrides = {name: value for name, value in vars(options).items() if name in SETTINGS and value is not None}
+        try:
+            config = configuration.load(overrides)
+            if options.command is None:
+                _serve(config, overrides)
+            else:
+                open_store(config)
+                sys.exit(operate.run(options))
+        except ConfigError as error:
+            sys.exit(str(error))
+        except (store.StoreMismatch, store.StoreUnavailable) as error:
+            sys.exit(f"STORE_URL can't be used: {error}")
 
 
-def _config_or_exit() -> Config:
-    options = vars(_parser().parse_args())
-    overrides = {name: value for name, value in options.items() if value is not None}
-    try:
-        return configuration.load(overrides)
-    except ConfigError as error:
-        sys.exit(f"{error}")
+def worker() -> AsyncApp:
+    """Make the app in a process that uvicorn started, from what main() handed on."""
+    config = configuration.load()
+    _log(config)
+    return create_app(config)
 
 
-def _parser() -> argparse.ArgumentParser:
-    lines = []
-    for name, setting in SETTINGS.items():
-        text = f"{setting.why} ({setting.allowed}; default: {setting.default or 'unset'})"
-        lines += textwrap.wrap(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
-    parser = argparse.ArgumentParser(
-        prog="run.py",
-        description="The payment gateway.",
-        epilog="settings, from the environment over .env over the default:\n" + "\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--host", dest="HOST", help="overrides HOST")
-    parser.add_argument("--port", dest="PORT", help="overrides PORT")
-    parser.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
-    return parser
-
-
-def _serve(config: Config) -> None:
+def _serve(config: Config, overrides: dict[str, str]) -> None:
+    _log(config)
     listener = _listen_or_exit(config.host, config.port)
     simulator = None
     bank_url = config.bank_url
@@ -167,9 +171,50 @@ def _serve(config: Config) -> None:
         simulator = Simulator()
         simulator.start()
         bank_url = simulator.url
-    app = create_app(replace(config, bank_url=bank_url))
-    options = uvicorn.Config(
+    ready = _ready(config, listener, bank_url, simulated=simulator is not None)
+    try:
+        if config.workers == 1:
+            app = create_app(replace(config, bank_url=bank_url))
+            _Server(_uvicorn(config, app), ready).run(sockets=[listener])
+        else:
+            open_store(config)  # once, before the workers do, so that what is wrong is said once
+            store.close()
+            configuration.hand_on({**overrides, "BANK_URL": bank_url})
+            print(ready, flush=True)
+            Multiprocess(_uvicorn(config, "run:worker"), sockets=[listener]).run()
+    finally:
+        if simulator is not None:
+            simulator.stop()
+
+
+def _log(config: Config) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(
+        level=max(logging.WARNING, logging.getLevelNamesMapping()[config.log_level]), handlers=[handler]
+    )
+    logging.getLogger("gateway").setLevel(config.log_level)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every malformed request
+
+
+class _Formatter(logging.Formatter):
+    """Shows what the gateway says, and of what libraries say only where they say it.
+
+    They quote what they stumble over: urllib3 a reply's broken header, which may echo the card.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not record.name.startswith("gateway."):
+            words = f"at {record.filename}:{record.lineno} (its words are withheld: they may hold a card)"
+            record = logging.LogRecord(record.name, record.levelno, "", 0, words, None, None)
+        return super().format(record)
+
+
+def _uvicorn(config: Config, app: AsyncApp | str) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
+        factory=isinstance(app, str),
+        workers=config.workers,
         http=Protocol,
         ws="none",
         lifespan="on",
@@ -177,19 +222,18 @@ def _serve(config: Config) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_graceful_shutdown=math.ceil(config.bank_connect_timeout_s + config.bank_timeout_s) + SETTLE_S,
+        timeout_graceful_shutdown=math.ceil(
+            gate.BODY_TIMEOUT_S + config.bank_connect_timeout_s + config.bank_timeout_s + SETTLE_S
+        ),
     )
-    try:
-        _Server(options, _ready(config, listener, bank_url, simulated=simulator is not None)).run(sockets=[listener])
-    finally:
-        if simulator is not None:
-            simulator.stop()
 
 
 def _listen_or_exit(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
+    except UnicodeError:
+        sys.exit(f"can't listen on HOST {host}: it is no host name")
     except OSError as error:
         why = str(error.strerror).partition(" (")[0]  # Python adds what it attempted
         sys.exit(f"can't listen on HOST {host}, PORT {port}: {why}")
@@ -207,6 +251,7 @@ Payment gateway
   API   {api}/payments
   UI    {api}/ui/
   Bank  {bank_url} ({kind})
+  Store {config.store_url.partition(":")[0]}
 
 Try:
   curl -i {api}/payments -H 'Content-Type: application/json' -d '{payment}'

@@ -6,17 +6,22 @@ happen is tried again, and that no exception carries the request: those of `requ
 number and all, so none of them leaves this module, not even as a `__context__`.
 """
 
-import json
+import time
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+import strict_json
 from bank import deadline
-from bank.errors import BankError, NoAnswer, NotReached, Refused
+from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
 from bank.interface import AuthorizationRequest
+
+R = TypeVar("R")
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 
@@ -34,7 +39,7 @@ class AcquiringBank:
         self._url = url.rstrip("/") + "/payments"
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False  # no proxy, .netrc or CA bundle from the environment
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
@@ -46,32 +51,25 @@ class AcquiringBank:
 
         Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused`, `NoAnswer`.
         """
-        deadline.start(self._timeout_s)
-        outcome: bool | BankError
-        try:
-            outcome = self._ask(request)
-        except BankError as error:
-            outcome = error
-        except Exception as error:  # whatever it was: what counts is whether anything was sent
-            kind = type(error).__name__
-            outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
-        if isinstance(outcome, BankError):
-            raise outcome.with_traceback(None)  # outside the except block: no __context__
-        return outcome
+        seconds = min(self._timeout_s, request.answer_by - time.monotonic())
+        return _guarded(seconds, lambda: self._authorize(request))
+
+    def look_up(self, payment_id: UUID) -> bool | None:
+        """Ask what became of a payment. The built-in simulator answers; the official one does not.
+
+        Whatever is not exactly an answer about this payment is `NoLookUp`: a 404, say, may as well
+        come from a server that has no look-up, and "never heard of it" ends a payment as declined.
+        """
+        return _guarded(self._timeout_s, lambda: self._look_up(payment_id))
 
     def close(self) -> None:
         """Close the pooled connections."""
         self._session.close()
 
-    def _ask(self, request: AuthorizationRequest) -> bool:
-        with self._session.post(
-            self._url,
-            json=_protocol(request),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-            timeout=(self._connect_timeout_s, self._timeout_s),
-            allow_redirects=False,  # they would carry the card elsewhere
-            stream=True,  # the body is read below, no more of it than is allowed
-        ) as response:
+    def _authorize(self, request: AuthorizationRequest) -> bool:
+        # The payment's id, so that a bank that knows the header never authorizes it twice.
+        identity = {"Idempotency-Key": str(request.payment_id)}
+        with self._request("POST", self._url, headers=identity, json=_protocol(request)) as response:
             status = response.status_code
             if status == 200:
                 return _authorized(_read(response))
@@ -80,6 +78,50 @@ class AcquiringBank:
             if 400 <= status <= 499:
                 raise Refused(f"the bank answered {status}")
             raise NoAnswer(f"the bank answered {status}")
+
+    def _look_up(self, payment_id: UUID) -> bool | None:
+        with self._request("GET", f"{self._url}/{payment_id}") as response:
+            status = response.status_code
+            if status >= 500:
+                raise NotReached(f"the bank answered {status}")
+            reply = _json(_read(response)) if status == 200 else None
+        if not isinstance(reply, dict) or reply.get("payment_id") != str(payment_id):
+            raise NoLookUp("this bank offers no look-up")
+        known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
+        if reply.get("status") not in known:
+            raise NoAnswer("the bank's reply can't be read")
+        return known[reply["status"]]
+
+    def _request(
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, **body: Any
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            url,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})},
+            timeout=(self._connect_timeout_s, self._timeout_s),
+            allow_redirects=False,  # they would carry the card elsewhere
+            stream=True,  # the body is read by _read, no more of it than is allowed
+            **body,
+        )
+
+
+def _guarded(seconds: float, call: Callable[[], R]) -> R:
+    """Make a call within `seconds`; whatever it raises becomes a `BankError` that holds nothing of it."""
+    deadline.start(seconds)
+    try:
+        return call()
+    except BankError as error:
+        outcome = error
+    except Exception as error:  # whatever it was: what counts is whether anything was sent
+        kind = type(error).__name__
+        outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+    raise outcome.with_traceback(None)  # outside the except block: no __context__
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:  # there is none, ever
+        """Even with allow_redirects=False `requests` would read a redirect's whole body to prepare the next request."""
 
 
 class _Adapter(HTTPAdapter):
@@ -95,7 +137,7 @@ def _retry(retries: int) -> Retry:
         connect=retries,
         status=retries,
         status_forcelist=[503],
-        allowed_methods=["POST"],
+        allowed_methods=["GET", "POST"],
         read=False,
         other=0,
         redirect=False,
@@ -127,11 +169,15 @@ def _read(response: requests.Response) -> bytes:
 
 
 def _authorized(body: bytes) -> bool:
-    try:
-        reply = json.loads(body)
-    except (ValueError, RecursionError):
-        reply = None
+    reply = _json(body)
     if not isinstance(reply, dict) or not isinstance(reply.get("authorized"), bool):
         raise NoAnswer("the bank's reply can't be read")
     authorized: bool = reply["authorized"]
     return authorized
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return strict_json.loads(body)
+    except ValueError:
+        return None

@@ -2,9 +2,10 @@
 
 `requests` bounds the wait for each piece of a reply, not the call: a bank that drips a byte a
 second holds it open for ever. And its exceptions do not tell a request that never left from one
-that did. Both are known at the connection, so this module extends urllib3's: connecting, sending
-and every read of the reply get what is left of the deadline, and `was_sent()` turns true just
-before the first byte goes out. A call and its retries run in one thread, which carries the state.
+that did. Both are known at the connection, so this module extends urllib3's: connecting and every
+read of the reply get what is left of the deadline (a request is small enough that sending never
+waits), and `was_sent()` turns true just before the first byte goes out. A call and its retries run in
+one thread, which carries the state. Only the resolver of host names keeps a clock of its own.
 """
 
 import http.client
@@ -12,14 +13,18 @@ import io
 import socket
 import threading
 import time
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
+# All that one call may read, its retries and the bodies of 503s that urllib3 drains included.
+MAX_READ_BYTES: Final = 512 * 1024
+
 
 class _Call(threading.local):
     deadline: float = 0.0
+    budget: int = 0
     sent: bool = False
 
 
@@ -29,6 +34,7 @@ _call = _Call()
 def start(seconds: float) -> None:
     """Give this thread's next call, its retries included, `seconds` from now."""
     _call.deadline = time.monotonic() + seconds
+    _call.budget = MAX_READ_BYTES
     _call.sent = False
 
 
@@ -45,7 +51,7 @@ def _left() -> float:
 
 
 class _Raw(io.RawIOBase):
-    """A socket's reading end whose every read waits no longer than what is left."""
+    """A socket's reading end that stays within the call's deadline and budget."""
 
     def __init__(self, raw: socket.SocketIO, sock: socket.socket) -> None:
         self._raw = raw
@@ -56,7 +62,11 @@ class _Raw(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         self._sock.settimeout(_left())
-        return self._raw.readinto(buffer)
+        read = self._raw.readinto(buffer)
+        _call.budget -= read or 0
+        if _call.budget < 0:
+            raise OSError("the reply is too large")
+        return read
 
     def close(self) -> None:
         self._raw.close()

@@ -3,7 +3,8 @@
     BankError
     ├── NotReached   money certainly has not moved; asking again later is safe
     ├── Refused      money certainly has not moved; the bank faults our call, asking again is useless
-    └── NoAnswer     money may have moved; never call it declined, never ask again blindly
+    ├── NoAnswer     money may have moved; never call it declined, never ask again blindly
+    └── NoLookUp     the bank can't be asked what became of a payment; a person has to find out
 
 A decline is no error but a value. Messages are the gateway's own words: nothing that the bank said
 and nothing that the merchant sent, so they can be logged as they are.
@@ -24,3 +25,7 @@ class Refused(BankError):
 
 class NoAnswer(BankError):
     """The request may have arrived, and no readable answer came back."""
+
+
+class NoLookUp(BankError):
+    """The bank does not offer to look payments up."""

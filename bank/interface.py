@@ -15,6 +15,7 @@ class AuthorizationRequest:
     currency: ISO 4217 code
     amount: in the currency's minor unit
     cvv: 3 or 4 digits
+    answer_by: when, on `time.monotonic()`'s clock, the bank must have answered; later it must not be asked
     """
 
     payment_id: UUID
@@ -24,6 +25,7 @@ class AuthorizationRequest:
     currency: str
     amount: int
     cvv: str = field(repr=False)
+    answer_by: float
 
 
 class Bank(Protocol):
@@ -33,6 +35,13 @@ class Bank(Protocol):
         """Ask the bank to authorize the payment; True when it did, False when it declined.
 
         Raises `NotReached`, `Refused` or `NoAnswer` (bank/errors.py), and nothing else.
+        """
+
+    def look_up(self, payment_id: UUID) -> bool | None:
+        """Ask what became of a payment: True authorized, False declined, None never heard of it.
+
+        Raises `NoLookUp` when the bank can't be asked that at all, and `BankError` when it should be
+        asked again later.
         """
 
     def close(self) -> None:

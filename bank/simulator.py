@@ -76,55 +76,97 @@ class Simulator:
         self._thread.join()
 
 
+class _Ledger:
+    """What the bank decided, by payment id; a request without an id is decided and forgotten."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._decided: dict[str, dict[str, Any]] = {}
+
+    def decide(self, payment_id: str | None, payment: dict[str, Any], *, authorized: bool) -> dict[str, Any]:
+        """Return the first decision about this id, however often it is asked."""
+        decision = {"authorized": authorized, "authorization_code": str(uuid4()) if authorized else ""}
+        if payment_id is None:
+            return decision
+        entry = {**decision, "amount": payment["amount"], "currency": payment["currency"]}
+        with self._lock:
+            kept = self._decided.setdefault(payment_id, entry)
+        return {name: kept[name] for name in decision}
+
+    def find(self, payment_id: str) -> str:
+        with self._lock:
+            kept = self._decided.get(payment_id)
+        return "unknown" if kept is None else "authorized" if kept["authorized"] else "declined"
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            return dict(self._decided)
+
+
 def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
     app = Flask("bank.simulator")
-    misbehaviour = _misbehaviour(sleep)
+    ledger = _Ledger()
+    instead, afterwards = _instead(), _afterwards(sleep)
 
     @app.post("/payments")
     def authorize() -> Response:
-        sleep(latency_s)
         payment = request.get_json(silent=True)
         if not isinstance(payment, dict) or any(field not in payment for field in FIELDS):
             return _reply(400, {"error_message": "Not all required properties were sent in the request"})
         card_number = str(payment["card_number"])
-        return misbehaviour.get(card_number, lambda: _by_last_digit(card_number))()
+        if card_number in instead:
+            return instead[card_number]()
+        match card_number[-1:]:
+            case "1" | "3" | "5" | "7" | "9":
+                authorized = True
+            case "2" | "4" | "6" | "8":
+                authorized = False
+            case "0":
+                return _reply(503, {})
+            case _:
+                return _reply(400, {"errorMessage": "The request supplied is not supported by the simulator"})
+        decision = ledger.decide(request.headers.get("Idempotency-Key"), payment, authorized=authorized)
+        sleep(latency_s)
+        return afterwards.get(card_number, lambda: _reply(200, decision))()
+
+    @app.get("/payments/<payment_id>")
+    def look_up(payment_id: str) -> Response:
+        return _reply(200, {"payment_id": payment_id, "status": ledger.find(payment_id)})
+
+    @app.get("/ledger")
+    def show_ledger() -> Response:
+        return _reply(200, ledger.all())
 
     return app
-
-
-def _by_last_digit(card_number: str) -> Response:
-    match card_number[-1:]:
-        case "1" | "3" | "5" | "7" | "9":
-            return _authorized()
-        case "2" | "4" | "6" | "8":
-            return _reply(200, {"authorized": False, "authorization_code": ""})
-        case "0":
-            return _reply(503, {})
-        case _:
-            return _reply(400, {"errorMessage": "The request supplied is not supported by the simulator"})
-
-
-def _authorized() -> Response:
-    return _reply(200, {"authorized": True, "authorization_code": str(uuid4())})
 
 
 def _reply(status: int, body: object) -> Response:
     return Response(json.dumps(body), status, mimetype="application/json")
 
 
-def _misbehaviour(sleep: Callable[[float], object]) -> dict[str, Callable[[], Response]]:
-    """Whole card numbers that make the bank misbehave, for QA; README.md lists them."""
+def _instead() -> dict[str, Callable[[], Response]]:
+    """Card numbers, for QA, with which the bank misbehaves instead of deciding; README.md lists them."""
+    return {
+        "4000000000000143": lambda: _reply(400, {"errorMessage": "refused on demand"}),
+        "4000000000000150": lambda: _reply(500, {"errorMessage": "failed on demand"}),
+        "4000000000000192": lambda: Response(status=307, headers={"Location": "/payments"}),
+        "4000000000000218": _drop_connection,
+    }
+
+
+def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[], Response]]:
+    """Card numbers, for QA, with which it decides by the last digit and then misbehaves."""
 
     def slow() -> Response:
         sleep(SLOW_S)
-        return _authorized()
+        return _reply(200, {"authorized": True, "authorization_code": str(uuid4())})
 
     def silent() -> Response:
         sleep(NEVER_S)
-        return _authorized()
+        return Response()
 
     def drip() -> Iterator[bytes]:
-        for byte in b'{"authorized": true'.ljust(int(NEVER_S)):
+        for byte in b'{"authorized": false'.ljust(int(NEVER_S)):
             yield bytes([byte])
             sleep(1)
 
@@ -133,18 +175,15 @@ def _misbehaviour(sleep: Callable[[float], object]) -> dict[str, Callable[[], Re
         "4000000000000119": silent,
         "4000000000000127": _drop_connection,
         "4000000000000135": lambda: Response("<html>Bad Gateway</html>", 200, mimetype="text/html"),
-        "4000000000000143": lambda: _reply(400, {"errorMessage": "refused on demand"}),
-        "4000000000000150": lambda: _reply(500, {"errorMessage": "failed on demand"}),
         "4000000000000168": lambda: Response(drip(), 200, mimetype="application/json"),
-        "4000000000000176": lambda: _reply(200, {"authorized": "true", "authorization_code": ""}),
-        "4000000000000184": lambda: _reply(200, {"authorized": True, "padding": " " * 128 * 1024}),
-        "4000000000000192": lambda: Response(status=307, headers={"Location": "/payments"}),
-        "4000000000000200": lambda: _reply(202, {"authorized": True}),
+        "4000000000000176": lambda: _reply(200, {"authorized": "false", "authorization_code": ""}),
+        "4000000000000184": lambda: _reply(200, {"authorized": False, "padding": " " * 128 * 1024}),
+        "4000000000000209": lambda: _reply(202, {"authorized": True}),
     }
 
 
 def _drop_connection() -> Response:
-    """Reset the connection without a byte of reply, after the request was taken in."""
+    """Reset the connection without a byte of reply."""
     loop, transport = request.environ["asgi.scope"]["extensions"]["connection"]
     loop.call_soon_threadsafe(transport.abort)
     return Response()

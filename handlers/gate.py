@@ -38,6 +38,8 @@ class Gate:
                 _check_content_type(Headers(scope=scope), operation)
                 body = await _read(Headers(scope=scope), receive, operation.max_body_bytes)
                 scope, receive = _as_plain_json(scope, operation, body), _replay(body, receive)
+            elif operation is None:
+                scope = _without_range(scope)
         await self._app(scope, receive, send)
 
     def _admit(self, path: str, method: str) -> Operation | None:
@@ -60,7 +62,8 @@ def _check_content_type(headers: Headers, operation: Operation) -> None:
     if (
         media_type.lower() not in operation.media_types
         or options.get("charset", "utf-8").lower() != "utf-8"
-        or headers.get("content-encoding", "identity").lower() != "identity"
+        or any(coding.lower() != "identity" for coding in headers.getlist("content-encoding"))
+        or headers.get("transfer-encoding", "chunked").lower() != "chunked"
     ):
         raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
 
@@ -82,7 +85,7 @@ async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
                     raise too_large
                 if not message.get("more_body", False):
                     break
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):  # cancelled: the gateway stops and waits no longer
         raise Problem(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
     if not body:
         raise Problem(Code.MALFORMED_JSON)
@@ -96,6 +99,11 @@ def _as_plain_json(scope: Scope, operation: Operation, body: bytes) -> Scope:
     headers["content-length"] = str(len(body))
     del headers["transfer-encoding"]
     return scope
+
+
+def _without_range(scope: Scope) -> Scope:
+    """The UI's files are small, and Starlette answers a wrong range in a shape of its own."""
+    return {**scope, "headers": [header for header in scope["headers"] if header[0] not in {b"range", b"if-range"}]}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from connexion import request
 
+import idempotency
 import payments
 from handlers.problems import Code, Problem
 from store import Payment, Status
@@ -14,9 +15,13 @@ _JSON = {"Content-Type": "application/json"}
 
 async def create_payment(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """POST /payments: 201 when the bank answered, 202 when its answer never came."""
-    payment = await payments.pay(**body)
-    status = 202 if payment.status is Status.PENDING else 201
-    return _shown(payment), status, {"Location": f"{request.url.path}/{payment.id}", **_JSON}
+    key = request.headers.get("Idempotency-Key")
+    paid = await payments.pay(body, idempotency.key_of(key) if key else None)
+    status = 202 if paid.payment.status is Status.PENDING else 201
+    headers = {"Location": f"{request.url.path}/{paid.payment.id}", **_JSON}
+    if paid.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return _shown(paid.payment), status, headers
 
 
 async def get_payment(payment_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:

@@ -17,13 +17,18 @@ from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
 
 import bank
+import payments
+import store
 
 log = logging.getLogger("gateway.problems")
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# Long enough for a bank's hiccup to pass, short enough for a shopper who is waiting.
-RETRY_AFTER_S: Final = 5
+# Long enough for a hiccup to pass, short enough for a shopper who is waiting.
+RETRY_AFTER: Final = {"Retry-After": "5"}
+
+# A request at work mostly has its answer within a second.
+RETRY_SOON: Final = {"Retry-After": "1"}
 
 
 class Code(StrEnum):
@@ -36,10 +41,13 @@ class Code(StrEnum):
     PAYMENT_NOT_FOUND = "payment_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
+    IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     INTERNAL_ERROR = "internal_error"
     BANK_UNAVAILABLE = "bank_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
 
 
 class _Told(NamedTuple):
@@ -60,11 +68,17 @@ PROBLEMS: Final = {
         405, "Method Not Allowed", "This path does not have this method; Allow lists those it has."
     ),
     Code.REQUEST_TIMEOUT: _Told(408, "Request Timeout", "The request's body did not arrive in time."),
+    Code.IDEMPOTENCY_KEY_IN_USE: _Told(
+        409, "Conflict", "The first request with this Idempotency-Key is still at work; send this one again later."
+    ),
     Code.REQUEST_TOO_LARGE: _Told(413, "Content Too Large", "The request's body is too large."),
     Code.UNSUPPORTED_MEDIA_TYPE: _Told(
         415,
         "Unsupported Media Type",
         "Send the body as Content-Type: application/json, in UTF-8 and without a Content-Encoding.",
+    ),
+    Code.IDEMPOTENCY_KEY_REUSED: _Told(
+        422, "Unprocessable Content", "This Idempotency-Key came before, with another payment."
     ),
     Code.INTERNAL_ERROR: _Told(
         500, "Internal Server Error", "The gateway could not process the request. Nothing was charged."
@@ -74,11 +88,19 @@ PROBLEMS: Final = {
         "Service Unavailable",
         "The bank could not be reached. Nothing was charged; send the request again later.",
     ),
+    Code.STORE_UNAVAILABLE: _Told(
+        503,
+        "Service Unavailable",
+        "The gateway's store could not be reached. Nothing was charged; send the request again later.",
+    ),
 }
 
 _OF_EXCEPTION: Final[dict[type[Exception], Code]] = {
     bank.NotReached: Code.BANK_UNAVAILABLE,
     bank.Refused: Code.INTERNAL_ERROR,
+    payments.KeyInUse: Code.IDEMPOTENCY_KEY_IN_USE,
+    payments.KeyReused: Code.IDEMPOTENCY_KEY_REUSED,
+    store.StoreUnavailable: Code.STORE_UNAVAILABLE,
 }
 
 _OF_STATUS: Final = {
@@ -91,7 +113,9 @@ _OF_STATUS: Final = {
 # Unless the error brings its own.
 _HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
-    Code.BANK_UNAVAILABLE: {"Retry-After": str(RETRY_AFTER_S)},
+    Code.IDEMPOTENCY_KEY_IN_USE: RETRY_SOON,
+    Code.BANK_UNAVAILABLE: RETRY_AFTER,
+    Code.STORE_UNAVAILABLE: RETRY_AFTER,
 }
 
 

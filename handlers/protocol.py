@@ -1,47 +1,73 @@
-"""What uvicorn answers by itself, before there is a request to route: also as problem documents."""
+"""HTTP/1.1 before there is a request to route: bounds on its head, and errors as problem documents too."""
 
+import asyncio
+import logging
 import re
 from http import HTTPStatus
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from handlers.problems import MEDIA_TYPE, Code, document
+from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
+
+log = logging.getLogger("gateway.access")
 
 # httptools sets no limit of its own. nginx allows 32 KiB of headers, Apache's httpd 100 fields of 8.
 MAX_HEAD_BYTES: Final = 32 * 1024
+
+# The head of a request is one packet; who takes longer than this for it is holding a connection open.
+HEAD_TIMEOUT_S: Final = 10.0
 
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1, with a bound on the request's head and errors as problem documents.
+    """uvicorn's HTTP/1.1, stricter.
 
     Offers to upgrade are ignored, as RFC 9110 (7.8) allows. Java's HttpClient and `curl --http2` make
     one with every request, and httptools would then take the request's body for the new protocol.
     """
 
-    _in_head = False
     _in_body = False
-    _head_bytes = 0
+    _parsed = False  # whether the last data led to a callback
+    _head_bytes = 0  # of the request whose head is being read
+    _unparsed_bytes = 0  # received since the last callback
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
+        self._parsed = False
         super().data_received(data)
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.send_400_response("")
+        self._unparsed_bytes = 0 if self._parsed or self._in_body else self._unparsed_bytes + len(data)
+        if self._unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(Code.MALFORMED_REQUEST)
 
     def on_message_begin(self) -> None:
-        self._in_head = True
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_bytes = 0
+        self._stop_waiting()
         self._in_body = True
         super().on_headers_complete()
 
@@ -50,10 +76,36 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's sentence; ours is in the table
-        body = document(Code.MALFORMED_REQUEST)
-        status = HTTPStatus.BAD_REQUEST
+        self._refuse(Code.MALFORMED_REQUEST)
+
+    def _count(self, size: int) -> None:
+        self._parsed = True
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise ValueError("the request's head is too large")  # httptools makes it an error of the parser
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_did_not_come(self) -> None:
+        if self._head_bytes or self._unparsed_bytes:
+            self._refuse(Code.REQUEST_TIMEOUT)
+        elif not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, code: Code) -> None:
+        self._stop_waiting()
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            # A complete request is being answered, a payment perhaps. Its answer comes first, and last:
+            # what follows it on this connection can't be read.
+            self.cycle.keep_alive = False
+            return
+        body, status = document(code), PROBLEMS[code].status
+        log.info("- - %d", status)
         head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)

@@ -4,19 +4,19 @@ It speaks for the contract. What is wanted of a field is read from its schema, s
 changes there changes here; what is written here is only how to say it.
 """
 
-import json
-import math
 import re
 from collections.abc import AsyncGenerator, Iterator
 from enum import StrEnum
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from connexion.lifecycle import ConnexionRequest
 from connexion.validators import AbstractRequestBodyValidator
 from jsonschema import Draft4Validator, ValidationError
 from jsonschema.validators import extend
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
+import strict_json
 from handlers.contract import Contract
 from handlers.problems import Code, Problem
 
@@ -49,6 +49,9 @@ _PRIORITY: Final = list(_OF_KEYWORD)
 _ARTICLES: Final = {"object": "a JSON object", "integer": "an integer", "string": "a string"}
 _FORMATS: Final = {"uuid": "a UUID"}
 
+# Where the errors of parameters wait, in the ASGI scope, to be told together with those of the body.
+_PARAMETER_ERRORS: Final = "gateway.parameter_errors"
+
 # The only unknown field names that are repeated: a name may be anything, a card number too.
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_]{1,40}")
 
@@ -59,41 +62,49 @@ class BodyValidator(AbstractRequestBodyValidator):
     def __init__(self, *, contract: Contract, schema: dict[str, Any], **options: Any) -> None:
         super().__init__(schema=contract.enforced(schema), **options)
         self._max_errors = contract.max_errors
+        self._errors: list[dict[str, str]] = []
 
-    async def _parse(self, stream: AsyncGenerator[bytes, None], scope: Scope) -> Any:  # noqa: ARG002  # Connexion's signature
+    async def _parse(self, stream: AsyncGenerator[bytes, None], scope: Scope) -> Any:
+        self._errors = scope[_PARAMETER_ERRORS]
         return parse(b"".join([chunk async for chunk in stream]))
 
     def _validate(self, body: Any) -> None:
-        raise_for(self._schema, body, self._max_errors)
+        raise_if(self._errors + find_errors(self._schema, body), self._max_errors)
 
 
 class ParameterValidator:
-    """Connexion's hook for path parameters, the only kind that the contract has."""
+    """Connexion's hook for parameters; the contract has them in the path and in headers."""
 
     def __init__(self, parameters: list[dict[str, Any]], *, contract: Contract, uri_parser: Any, **_: Any) -> None:
-        self._parameters = [parameter for parameter in parameters if parameter["in"] == "path"]
+        self._schema = {
+            "type": "object",
+            "properties": {parameter["name"]: parameter["schema"] for parameter in parameters},
+        }
+        self._headers = [parameter["name"] for parameter in parameters if parameter["in"] == "header"]
+        self._contract = contract
         self._uri_parser = uri_parser
-        self._max_errors = contract.max_errors
 
     def validate(self, scope: Scope) -> None:
-        """Raise `Problem` unless every parameter is as the contract wants it."""
-        schema = {"type": "object", "properties": {p["name"]: p["schema"] for p in self._parameters}}
-        sent = ConnexionRequest(scope, uri_parser=self._uri_parser).path_params
-        raise_for(schema, sent, self._max_errors)
+        """Raise `Problem` for wrong parameters, or leave them for the body's errors to be told with."""
+        sent = dict(ConnexionRequest(scope, uri_parser=self._uri_parser).path_params)
+        headers = Headers(scope=scope)
+        # A header that stands twice is joined, as HTTP has it, and then has to be valid as a whole.
+        sent |= {name: ",".join(headers.getlist(name)) for name in self._headers if name in headers}
+        scope[_PARAMETER_ERRORS] = find_errors(self._schema, sent)
+        if not self._contract.operations_at(scope["path"])[scope["method"]].max_body_bytes:
+            raise_if(scope[_PARAMETER_ERRORS], self._contract.max_errors)
 
 
 def parse(body: bytes) -> Any:
-    """Read JSON strictly (RFC 8259 in UTF-8, RFC 7493: no duplicate names), or raise `Problem`."""
+    """Read JSON strictly, or raise `Problem`."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        pass
-    raise Problem(Code.MALFORMED_JSON)  # outside the except block: the error quotes the body
+        return strict_json.loads(body)
+    except ValueError:
+        raise Problem(Code.MALFORMED_JSON) from None
 
 
-def raise_for(schema: dict[str, Any], sent: Any, max_errors: int) -> None:
-    """Raise `Problem` with every way in which `sent` breaks `schema`, in the schema's field order."""
-    errors = _errors(schema, sent)
+def raise_if(errors: list[dict[str, str]], max_errors: int) -> None:
+    """Raise `Problem` with all these errors, if there are any."""
     if not errors:
         return
     shown = errors[:max_errors]
@@ -112,7 +123,8 @@ def _pattern(_validator: Any, pattern: str, sent: Any, _schema: Any) -> Iterator
 _Validator: Final = extend(Draft4Validator, {"pattern": _pattern})
 
 
-def _errors(schema: dict[str, Any], sent: Any) -> list[dict[str, str]]:
+def find_errors(schema: dict[str, Any], sent: Any) -> list[dict[str, str]]:
+    """Return every way in which `sent` breaks `schema`, as FieldErrors in the schema's field order."""
     if not isinstance(sent, dict):
         return [_error("(body)", FieldCode.WRONG_TYPE, f"must be {_ARTICLES['object']}")]
     broken = _broken(schema, sent)
@@ -162,6 +174,8 @@ def _error(field: str, code: FieldCode, message: str) -> dict[str, str]:
 
 def _wanted(schema: dict[str, Any]) -> str:
     """Say in words what a field's schema wants: `an integer from 1 to 12`."""
+    if "x-wanted" in schema:
+        return str(schema["x-wanted"])
     if "enum" in schema:
         return "one of " + ", ".join(schema["enum"])
     if schema.get("format") in _FORMATS:
@@ -181,21 +195,3 @@ def _range(word: str, low: int | None, high: int | None) -> str:
     if low == high:
         return f" of {low}"
     return f" {word} {low} {'or' if high == low + 1 else 'to'} {high}"
-
-
-def _refuse(_constant: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        raise ValueError("too large a number")
-    return number
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("a name stands twice")
-    return names

@@ -1,11 +1,13 @@
 """Fixtures that several folders of tests need."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import bank
 import store
+from tests import postgres
 from tests.support import Gateway
 
 
@@ -22,3 +24,19 @@ def gateway() -> Iterator[Gateway]:
     """One gateway with the built-in simulator for the whole run; a test that changes its state starts its own."""
     with Gateway(BANK_TIMEOUT_S="3", LOG_LEVEL="DEBUG") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres.Postgres]:
+    """One server for the whole run; each test takes a database of its own."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'payments.db'}"
+    server: postgres.Postgres = request.getfixturevalue("postgresql")
+    return server.new_database()

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
+import requests
 
 from handlers import gate
 from handlers.problems import Code
-from tests.support import AUTHORIZED_CARD, Gateway, valid_payment
+from tests.support import AUTHORIZED_CARD, SLOW, Gateway, valid_payment
 
 JSON = "Content-Type: application/json"
 PAYMENT = json.dumps(valid_payment()).encode()
@@ -182,6 +183,18 @@ def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes:
         pytest.param(
             post(PAYMENT, JSON, "Transfer-Encoding: chunked"), 400, "malformed_request", id="length and chunked"
         ),
+        pytest.param(
+            post(chunked(PAYMENT), JSON, "Transfer-Encoding: gzip, chunked", length=False),
+            415,
+            "unsupported_media_type",
+            id="transfer coding",
+        ),
+        pytest.param(
+            post(PAYMENT, JSON, "Content-Encoding: identity", "Content-Encoding: gzip"),
+            415,
+            "unsupported_media_type",
+            id="two content encodings",
+        ),
         pytest.param(post(PAYMENT, JSON, "Content-Length: 1"), 400, "malformed_request", id="two lengths"),
         pytest.param(post(PAYMENT, JSON, "Content-Length: -1", length=False), 400, "malformed_request", id="length -1"),
         pytest.param(
@@ -269,6 +282,50 @@ def test_what_was_sent_is_neither_answered_nor_logged(gateway: Gateway, request_
     _, headers, problem = send(gateway, request_bytes)
     assert "4929123412341234" not in json.dumps([headers, problem])
     assert "4929123412341234" not in gateway.log
+
+
+def test_the_answer_to_a_payment_comes_before_the_complaint_about_what_follows_it(gateway: Gateway) -> None:
+    """A Content-Length that is one too small: the payment is made, so its 201 is what the merchant sees."""
+    slow = json.dumps(valid_payment(card_number=SLOW)).encode()
+    status, headers, payment = send(gateway, post(slow, JSON) + b"}")
+    assert (status, payment["status"], headers["connection"]) == (201, "AUTHORIZED", "close")
+
+
+def test_a_large_head_is_refused_however_it_comes(gateway: Gateway) -> None:
+    """At once, in pieces, or as a long path."""
+    for path, value in (("/x", "x" * 40_000), ("/" + "x" * 40_000, "x")):
+        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX: {value}\r\n\r\n".encode()
+        assert send(gateway, head)[0] == 400
+        with gateway.connect() as connection:
+            for start in range(0, len(head), 10_000):
+                connection.sendall(head[start : start + 10_000])
+            assert receive(connection)[0] == 400
+
+
+def test_many_requests_in_one_packet_are_not_a_large_head(gateway: Gateway) -> None:
+    """The bound is each request's own."""
+    one = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 300}\r\n\r\n".encode()
+    with gateway.connect() as connection:
+        connection.sendall(one * 150 + one[:20])
+        data = b""
+        while data.count(b"HTTP/1.1 400") < 150:
+            data += connection.recv(65536)
+
+
+def test_a_head_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
+    """Who says nothing at all is let go without a word."""
+    with gateway.connect() as silent, gateway.connect() as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\nHo")
+        status, _, problem = receive(slow)
+        assert (status, problem["code"]) == (408, "request_timeout")
+        assert silent.recv(100) == b""
+
+
+def test_the_ui_knows_no_ranges(gateway: Gateway) -> None:
+    """Starlette would answer wrong ones in a shape of its own."""
+    for value in ("bytes=abc", "bytes=99999999-"):
+        answer = requests.get(f"{gateway.api}/ui/swagger-ui.css", headers={"Range": value}, timeout=10)
+        assert answer.status_code == 200
 
 
 def test_after_all_of_it_the_log_holds_no_card_and_no_traceback(gateway: Gateway) -> None:

@@ -138,6 +138,42 @@ def test_a_signal_finishes_what_is_in_flight(with_signal: signal.Signals) -> Non
         assert "Traceback" not in gateway.log
 
 
+def test_a_gateway_that_is_forced_to_stop_calls_a_payment_pending() -> None:
+    """Ctrl-C twice: the bank has been asked, so it is a 202 and not an error."""
+    with Gateway(BANK_TIMEOUT_S="3") as gateway, ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(gateway.pay, card_number=support.SILENT)
+        time.sleep(0.5)  # the bank never answers
+        gateway.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert gateway.stop(signal.SIGINT) == 0
+        answer = under_way.result()
+        assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
+        assert "Traceback" not in gateway.log
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nthis is no header 2222405343248877\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 503 2222405343248877\r\nContent-Length: 2222405343248877\r\nSet-Cookie: 2222405343248877\r\n\r\n",
+        b"HTTP/1.1 2222405343248877\r\n\r\n",
+        b"2222405343248877",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 34\r\n\r\n{"authorized": "2222405343248877"} ',
+    ],
+)
+def test_a_bank_that_echoes_the_card_does_not_get_it_into_the_log(answer: bytes) -> None:
+    """Wherever in its answer: libraries quote what they stumble over."""
+
+    def echo(connection: socket.socket) -> None:
+        connection.sendall(answer)
+        connection.close()
+
+    with support.scripted_bank(echo) as bank, Gateway(BANK_URL=bank.url, LOG_LEVEL="DEBUG") as gateway:
+        assert gateway.pay().status_code in {202, 503}
+        gateway.stop()
+        assert support.AUTHORIZED_CARD not in gateway.log
+
+
 def test_a_busy_port_is_one_clear_line() -> None:
     """Not a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

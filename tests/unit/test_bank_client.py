@@ -8,16 +8,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import responses
 import trustme
 from responses import matchers
 
-from bank import AuthorizationRequest, BankError, NoAnswer, NotReached, Refused
+from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
 from bank.client import AcquiringBank
 from tests.support import ScriptedBank, reply, scripted_bank
 
@@ -35,6 +36,7 @@ def authorization_request() -> AuthorizationRequest:
         currency="GBP",
         amount=100,
         cvv=CVV,
+        answer_by=time.monotonic() + 60,
     )
 
 
@@ -84,6 +86,8 @@ def test_it_sends_what_the_protocol_says(fake: responses.RequestsMock) -> None:
         (200, "[" * 10_000, NoAnswer),
         (200, "[true]", NoAnswer),
         (200, "{}", NoAnswer),
+        (200, '{"authorized": true, "authorized": false}', NoAnswer),
+        (200, '{"authorized": false, "x": NaN}', NoAnswer),
         *[(200, f'{{"authorized": {value}}}', NoAnswer) for value in ('"true"', "1", "0", "null", "[]", "{}")],
     ],
 )
@@ -221,6 +225,80 @@ def test_a_redirect_is_not_followed() -> None:
             with scripted_bank(reply(status, b"", f"Location: {elsewhere.url}/payments")) as bank:
                 assert outcome(client(bank.url)) is NoAnswer
     assert elsewhere.requests == []
+
+
+def _endless(status: int, *headers: str) -> Callable[[socket.socket], None]:
+    def script(connection: socket.socket) -> None:
+        connection.sendall(
+            "\r\n".join([f"HTTP/1.1 {status} X", "Transfer-Encoding: chunked", *headers, "", ""]).encode()
+        )
+        for _ in range(2000):  # 128 MiB
+            connection.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        (_endless(200), NoAnswer),
+        (_endless(307, "Location: /elsewhere"), NoAnswer),
+        (_endless(503), NotReached),
+        (_endless(400), Refused),
+    ],
+)
+def test_no_reply_is_read_without_end(script: Callable[[socket.socket], None], expected: type[BankError]) -> None:
+    """Neither to be parsed, nor to prepare a redirect that is not followed, nor to reuse the connection."""
+    with scripted_bank(script) as bank:
+        started = time.process_time()
+        assert outcome(client(bank.url, timeout_s=5, retries=0)) is expected
+        assert time.process_time() - started < 1
+
+
+def test_a_request_that_waited_too_long_is_not_sent() -> None:
+    """After `answer_by` the payment may be taken for dead: the bank must not hear of it any more."""
+    with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        late = replace(authorization_request(), answer_by=time.monotonic() - 1)
+        with pytest.raises(NotReached):
+            client(bank.url).authorize(late)
+    assert bank.requests == []
+
+
+def test_the_payments_id_goes_along() -> None:
+    """A bank that knows the header never authorizes it twice."""
+    request = authorization_request()
+    with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        client(bank.url).authorize(request)
+    assert f"Idempotency-Key: {request.payment_id}\r\n".encode() in bank.requests[0]
+
+
+PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"payment_id": str(PAYMENT_ID), "status": "authorized"}, True),
+        (200, {"payment_id": str(PAYMENT_ID), "status": "declined"}, False),
+        (200, {"payment_id": str(PAYMENT_ID), "status": "unknown"}, None),
+        (200, {"payment_id": str(PAYMENT_ID), "status": "whatever"}, NoAnswer),
+        (200, {"payment_id": "another", "status": "unknown"}, NoLookUp),
+        (200, {}, NoLookUp),
+        (400, {"errorMessage": "The request supplied is not supported by the simulator"}, NoLookUp),
+        (404, {}, NoLookUp),
+        (500, {}, NotReached),
+    ],
+)
+def test_a_look_up_is_believed_only_when_it_is_exactly_one(
+    fake: responses.RequestsMock, status: int, body: dict[str, str], expected: object
+) -> None:
+    """The official simulator offers none, and the client says so instead of "never heard of it"."""
+    fake.get(f"{URL}/payments/{PAYMENT_ID}", status=status, json=body)
+    try:
+        found: object = client().look_up(PAYMENT_ID)
+    except BankError as error:
+        found = type(error)
+    assert found is expected
 
 
 def test_chunked_replies_and_kept_connections_work() -> None:

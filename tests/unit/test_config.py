@@ -1,5 +1,6 @@
 """The settings: defaults, where they come from, and that a wrong one is told in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_defaults_are_the_documented_ones() -> None:
     """Nothing set: the simulator, memory, loopback."""
-    assert config.load() == Config(
+    loaded = config.load()
+    assert len(loaded.fingerprint_key) == 32
+    assert loaded != config.load(), "memory makes a fingerprint key of its own each time"
+    assert replace(loaded, fingerprint_key=b"") == Config(
         bank_url=None,
         bank_connect_timeout_s=2,
         bank_timeout_s=10,
@@ -28,6 +32,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         bank_concurrency=128,
         supported_currencies=(),
         store_url="memory:",
+        fingerprint_key=b"",
         host="127.0.0.1",
         port=8000,
         workers=1,
@@ -62,7 +67,10 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
     ("name", "value"),
     [
         *[("BANK_URL", value) for value in ("bank", "ftp://bank", "http://", "http://bank:x", "http://bank:0")],
-        *[("BANK_URL", value) for value in ("http://u:secret@bank", "http://bank?a=b", "http://bank/#x")],
+        *[
+            ("BANK_URL", value)
+            for value in ("http://u:secret@bank", "http://bank?a=b", "http://bank/#x", "http://bank/?", " http://b")
+        ],
         *[("BANK_TIMEOUT_S", value) for value in ("0", "-1", "nan", "inf", "ten", "1e9")],
         *[("BANK_CONNECT_TIMEOUT_S", value) for value in ("0", "61")],
         *[("BANK_RETRIES", value) for value in ("-1", "11", "1.5", "²")],
@@ -71,7 +79,11 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
             ("SUPPORTED_CURRENCIES", value)
             for value in ("EURO", "eur", "GBP,", "GBP,GBP", "XXX", "XTS", "XAU", "GBP;USD")
         ],
-        *[("STORE_URL", value) for value in ("redis://", "memory")],
+        *[
+            ("STORE_URL", value)
+            for value in ("redis://", "memory", "sqlite://", "postgresql://u:secret@h/d", "sqlite:///")
+        ],
+        *[("FINGERPRINT_KEY", value) for value in ("secret", "0" * 63, "0" * 65, "g" * 64)],
         *[("HOST", value) for value in ("a b", "http://x", "[::1]")],
         *[("PORT", value) for value in ("65536", "-1", "http")],
         *[("WORKERS", value) for value in ("0", "65", "two")],
@@ -112,3 +124,16 @@ def test_currencies_replace_the_contracts(monkeypatch: pytest.MonkeyPatch) -> No
     """In the order given; spaces around commas do no harm."""
     monkeypatch.setenv("SUPPORTED_CURRENCIES", "JPY, XAF,EUR")
     assert config.load().supported_currencies == ("JPY", "XAF", "EUR")
+
+
+@pytest.mark.parametrize("url", ["sqlite:///payments.db", "postgresql+psycopg://u:secret@h/d"])
+def test_a_database_needs_a_fingerprint_key(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """One line that says how to make one."""
+    monkeypatch.setenv("STORE_URL", url)
+    with pytest.raises(ConfigError, match=r"^FINGERPRINT_KEY is not set.*openssl rand -hex 32`$"):
+        config.load()
+    monkeypatch.setenv("FINGERPRINT_KEY", "0f" * 32)
+    loaded = config.load()
+    assert loaded.fingerprint_key == b"\x0f" * 32
+    assert "secret" not in repr(loaded)
+    assert "x0f" not in repr(loaded)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -24,6 +25,9 @@ class Acquirer:
 
     def authorize(self, request: bank.AuthorizationRequest) -> bool:
         return self._decide(request)
+
+    def look_up(self, payment_id: UUID) -> bool | None:
+        raise bank.NoLookUp(payment_id)
 
     def close(self) -> None:
         pass
@@ -51,7 +55,7 @@ def raising(error: Exception) -> Callable[[Any], bool]:
 
 
 def pay() -> Payment:
-    return asyncio.run(payments.pay(**valid_payment()))
+    return asyncio.run(payments.pay(valid_payment())).payment
 
 
 def recorded(payment: Payment) -> Payment | None:
@@ -116,14 +120,14 @@ def test_a_bank_that_hangs_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyP
     connect(monkeypatch, lambda _request: release.wait(10))
 
     async def scenario() -> None:
-        hanging = [asyncio.create_task(payments.pay(**valid_payment())) for _ in range(2)]
+        hanging = [asyncio.create_task(payments.pay(valid_payment())) for _ in range(2)]
         await asyncio.sleep(0)
         started = time.monotonic()
         with pytest.raises(bank.NotReached):
-            await payments.pay(**valid_payment())
+            await payments.pay(valid_payment())
         assert 0.15 < time.monotonic() - started < 2
         release.set()
-        assert [(await task).status for task in hanging] == [Status.AUTHORIZED] * 2
+        assert [(await task).payment.status for task in hanging] == [Status.AUTHORIZED] * 2
 
     asyncio.run(scenario())
 

@@ -1,55 +1,316 @@
-"""The store: a payment is found as it was last recorded, and a dropped one is not."""
+"""The store: one suite, which memory, SQLite and PostgreSQL must all pass."""
 
 import asyncio
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 import store
-from store import Payment, Status
+from store import Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable
+from tests.postgres import Postgres
 
 
-def pending() -> Payment:
-    return Payment(
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
+    if request.param == "memory":
+        url = "memory:"
+    elif request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/payments.db"
+    else:
+        url = request.getfixturevalue("postgresql").new_database()
+    store.configure(url)
+    yield url
+    store.close()
+
+
+def pending(**changes: Any) -> Payment:
+    payment = Payment(
         id=uuid4(),
         status=Status.PENDING,
         card_last4="8877",
         expiry_month=12,
         expiry_year=2099,
         currency="GBP",
-        amount=1050,
+        amount=999_999_999_999,
         created_at=datetime.now(UTC),
     )
+    return replace(payment, **changes)
 
 
+def key(name: str = "k", fingerprint: str = "f" * 64, **changes: Any) -> Key:
+    return Key(key=name, fingerprint=fingerprint, **changes)
+
+
+def asks(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("url")
 @pytest.mark.parametrize("status", [Status.AUTHORIZED, Status.DECLINED])
 def test_a_settled_payment_is_found_settled(status: Status) -> None:
-    """Only its status changes."""
+    """Only its status changes, and the audit trail says who, when, from, to and why."""
 
     async def scenario() -> None:
         payment = pending()
-        await store.claim(payment)
+        assert await store.claim(payment, None, 10) is None
         assert await store.find(payment.id) == payment
-        assert await store.settle(payment.id, status) == replace(payment, status=status)
-        assert await store.find(payment.id) == replace(payment, status=status)
+        assert await store.history(payment.id) == []
+        settled = replace(payment, status=status)
+        assert await store.settle(payment.id, status, "someone", "for a reason") == settled
+        assert await store.find(payment.id) == settled
+        (change,) = await store.history(payment.id)
+        assert (change.payment_id, change.changed_by, change.note) == (payment.id, "someone", "for a reason")
+        assert (change.from_status, change.to_status) == (Status.PENDING, status)
+        assert timedelta() <= datetime.now(UTC) - change.changed_at < timedelta(seconds=10)
 
-    asyncio.run(scenario())
+    asks(scenario)
 
 
-def test_a_dropped_payment_is_gone() -> None:
-    """As if it had never been."""
+@pytest.mark.usefixtures("url")
+def test_a_payment_is_settled_once() -> None:
+    """A second settling, or one of nothing, hits no PENDING row and changes nothing."""
 
     async def scenario() -> None:
         payment = pending()
-        await store.claim(payment)
-        await store.drop(payment.id)
-        assert await store.find(payment.id) is None
+        await store.claim(payment, None, 10)
+        await store.settle(payment.id, Status.AUTHORIZED, "first")
+        for payment_id in (payment.id, uuid4()):
+            with pytest.raises(NotPending):
+                await store.settle(payment_id, Status.DECLINED, "second")
+        assert [change.changed_by for change in await store.history(payment.id)] == ["first"]
 
-    asyncio.run(scenario())
+    asks(scenario)
 
 
-def test_an_unknown_payment_is_not_found() -> None:
-    """None, not an error."""
-    assert asyncio.run(store.find(uuid4())) is None
+@pytest.mark.usefixtures("url")
+def test_a_dropped_payment_is_gone_and_its_key_free() -> None:
+    """As if it had never been; a settled payment is never dropped."""
+
+    async def scenario() -> None:
+        first, second = pending(), pending()
+        await store.claim(first, key(), 10)
+        await store.drop(first.id)
+        assert await store.find(first.id) is None
+        assert await store.claim(second, key(), 10) is None
+        await store.settle(second.id, Status.DECLINED, "someone")
+        await store.drop(second.id)
+        await store.drop(uuid4())
+        assert await store.find(second.id) is not None
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_a_key_has_one_payment() -> None:
+    """The second claim gets the first's payment, its fingerprint, and whether it is being worked on."""
+
+    async def scenario() -> None:
+        first = pending()
+        assert await store.claim(first, key(), 10) is None
+        claimed = await store.claim(pending(), key(fingerprint="0" * 64), 10)
+        assert claimed is not None
+        assert (claimed.payment, claimed.fingerprint, claimed.working) == (first, "f" * 64, True)
+        settled = await store.settle(first.id, Status.AUTHORIZED, "someone")
+        claimed = await store.claim(pending(), key(), 10)
+        assert claimed is not None
+        assert (claimed.payment, claimed.working) == (settled, False)
+        assert await store.claim(pending(), key("other"), 10) is None
+        assert await store.claim(pending(), key(merchant="another"), 10) is None
+        assert await store.claim(pending(), None, 10) is None
+        assert await store.claim(pending(), None, 10) is None
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_work_ends_by_itself_or_in_doubt() -> None:
+    """A process that died does not hold a key for ever."""
+
+    async def scenario() -> None:
+        await store.claim(pending(), key("dead"), 0)
+        doubtful = pending()
+        await store.claim(doubtful, key("doubtful"), 60)
+        await store.doubt(doubtful.id, 60)
+        for name in ("dead", "doubtful"):
+            claimed = await store.claim(pending(), key(name), 10)
+            assert claimed is not None
+            assert (claimed.payment.status, claimed.working) == (Status.PENDING, False)
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_what_is_due_is_taken_once_and_later_again() -> None:
+    """By one process at a time, at growing intervals; what is at work or settled is left alone."""
+
+    async def scenario() -> None:
+        due, working, settled = pending(), pending(), pending()
+        await store.claim(due, None, 60)
+        await store.doubt(due.id, 0)
+        await store.claim(working, None, 60)
+        await store.claim(settled, None, 0)
+        await store.settle(settled.id, Status.AUTHORIZED, "someone")
+        seen: list[int] = []
+
+        def again_s(look_ups: int) -> float:
+            seen.append(look_ups)
+            return 0 if look_ups < 2 else 60
+
+        for _ in range(3):
+            assert [payment.id for payment in await store.take_due(10, again_s)] == [due.id]
+        assert await store.take_due(10, again_s) == []
+        assert seen == [0, 1, 2]
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_payments_are_searched_newest_first() -> None:
+    """By status and by time, at most so many."""
+
+    async def scenario() -> None:
+        now = datetime.now(UTC)
+        payments = [pending(created_at=now - timedelta(minutes=minutes)) for minutes in range(4)]
+        for payment in payments:
+            await store.claim(payment, None, 10)
+        await store.settle(payments[1].id, Status.DECLINED, "someone")
+        ids = [payment.id for payment in payments]
+        assert [p.id for p in await store.search()] == ids
+        assert [p.id for p in await store.search(limit=2)] == ids[:2]
+        assert [p.id for p in await store.search(Status.PENDING)] == [ids[0], *ids[2:]]
+        assert [p.id for p in await store.search(since=now - timedelta(minutes=2, seconds=1))] == ids[:3]
+
+    asks(scenario)
+
+
+def test_the_database_decides_races(database_url: str) -> None:
+    """Thirty claims of one key from three stores: one wins; thirty settlings: one lands."""
+    from store.sql import Sql  # noqa: PLC0415
+
+    stores = [Sql(database_url, connections=8, key_check="c") for _ in range(3)]
+    with ThreadPoolExecutor(24) as pool:
+        claims = list(pool.map(lambda n: stores[n % 3].claim(pending(), key(), 10), range(30)))
+        winner = next(claimed for claimed in claims if claimed is not None).payment
+
+        def settle(number: int) -> bool:
+            try:
+                stores[number % 3].settle(winner.id, Status.AUTHORIZED, "someone", "")
+            except NotPending:
+                return False
+            return True
+
+        assert claims.count(None) == 1
+        assert {claimed.payment.id for claimed in claims if claimed is not None} == {winner.id}
+        assert list(pool.map(settle, range(30))).count(True) == 1
+        stores[0].claim(pending(), None, 0)
+        taken = list(pool.map(lambda n: len(stores[n % 3].take_due(10, lambda _: 60)), range(30)))
+        assert sum(taken) == 1
+    for opened in stores:
+        opened.close()
+
+
+def test_a_restart_finds_everything_again(database_url: str) -> None:
+    """Two gateways that start on an empty store at once agree on its tables."""
+    with ThreadPoolExecutor(2) as pool:
+        from store.sql import Sql  # noqa: PLC0415
+
+        for opened in pool.map(lambda _: Sql(database_url, connections=2, key_check="c"), range(2)):
+            opened.close()
+
+    async def scenario() -> None:
+        payment = pending()
+        store.configure(database_url, key_check="c")
+        await store.claim(payment, key(), 10)
+        store.close()
+        store.configure(database_url, key_check="c")
+        assert await store.find(payment.id) == payment
+
+    asks(scenario)
+
+
+def test_another_fingerprint_key_is_refused(database_url: str) -> None:
+    """Its fingerprints would make every retry look like another payment."""
+    store.configure(database_url, key_check="one")
+    with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
+        store.configure(database_url, key_check="other")
+
+
+def test_a_newer_store_is_refused_and_left_alone(tmp_path: Any) -> None:
+    """In one clear line."""
+    url = f"sqlite:///{tmp_path}/payments.db"
+    store.configure(url)
+    store.close()
+    with sqlite3.connect(tmp_path / "payments.db") as newer:
+        newer.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
+        newer.execute("DROP TABLE changes")
+    newer.close()
+    with pytest.raises(
+        StoreMismatch, match=r"^has schema version 99, and this gateway knows 1: run the newer gateway$"
+    ):
+        store.configure(url)
+    with sqlite3.connect(tmp_path / "payments.db") as untouched:
+        tables = {name for (name,) in untouched.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    untouched.close()
+    assert tables == {"payments", "meta"}
+
+
+def test_sqlite_commits_durably(tmp_path: Any) -> None:
+    """WAL, and an fsync with every commit."""
+    from store.sql import Sql  # noqa: PLC0415
+
+    opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_check="c")
+    with opened._engine.connect() as connection:  # pragmas are a connection's own
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+    opened.close()
+    assert pragmas == ["wal", 2]
+
+
+def test_a_locked_sqlite_is_unavailable_not_for_ever(tmp_path: Any) -> None:
+    """A writer that does not let go costs five seconds and a StoreUnavailable."""
+    url = f"sqlite:///{tmp_path}/payments.db"
+    store.configure(url)
+    other = sqlite3.connect(tmp_path / "payments.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+
+    async def scenario() -> None:
+        with pytest.raises(StoreUnavailable):
+            await store.claim(pending(), None, 10)
+
+    asks(scenario)
+    assert time.monotonic() - started < 7
+    other.rollback()
+    other.close()
+
+
+def test_a_postgresql_that_stops_is_unavailable_until_it_is_back(postgresql: Postgres) -> None:
+    """And then the first call goes through: stale connections are noticed before they are used."""
+    store.configure(postgresql.new_database())
+
+    async def claim() -> None:
+        assert await store.claim(pending(), None, 10) is None
+
+    asks(claim)
+    postgresql.stop()
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            asks(claim)
+        assert "postgres" not in str(caught.value)
+    finally:
+        postgresql.start()
+    asks(claim)
+
+
+def test_an_unreachable_database_stops_the_start() -> None:
+    """Not minutes later, with the first payment."""
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        store.configure("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    assert time.monotonic() - started < 5

@@ -1,0 +1,135 @@
+"""Where payments are kept, and how they may change: the functions that the rest of the gateway calls.
+
+`configure` chooses memory (store/memory.py) or a database (store/sql.py); both do the same, which one
+suite of tests holds them to. Memory answers directly. A database blocks, so its calls run in threads of
+their own, and none is waited for longer than `WAIT_S`.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, ParamSpec, TypeVar
+from uuid import UUID
+
+from store.memory import Memory
+from store.records import (
+    Change,
+    Claimed,
+    Key,
+    NotPending,
+    Payment,
+    Status,
+    StoreMismatch,
+    StoreUnavailable,
+)
+from store.sql import Sql
+
+__all__ = ["Change", "Claimed", "Key", "NotPending", "Payment", "Status", "StoreMismatch", "StoreUnavailable"]
+
+MEMORY: Final = "memory:"
+
+# Calls to the database under way at once, each with a connection of its own. A call takes about a
+# millisecond, so this is not what limits a gateway, and a PostgreSQL allows 100 connections by default.
+CONNECTIONS: Final = 8
+
+# A database that takes longer is down, as far as a shopper who waits is concerned.
+WAIT_S: Final = 5.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    store: Memory | Sql
+    threads: ThreadPoolExecutor | None
+
+
+_kept = _Kept(Memory(), None)
+
+
+def configure(url: str, *, key_check: str = "") -> None:
+    """Keep payments at `url`: `memory:`, `sqlite:///...` or `postgresql+psycopg://...`.
+
+    Makes the tables where there are none. Raises `StoreMismatch` when the store is not for this
+    gateway, and `StoreUnavailable` when it can't be reached.
+    """
+    global _kept
+    close()
+    if url == MEMORY:
+        _kept = _Kept(Memory(), None)
+    else:
+        store = Sql(url, connections=CONNECTIONS, key_check=key_check)
+        _kept = _Kept(store, ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store"))
+
+
+def close() -> None:
+    """Let the store go; what was in memory is gone."""
+    global _kept
+    if _kept.threads is not None:
+        _kept.threads.shutdown(wait=True)
+    _kept.store.close()
+    _kept = _Kept(Memory(), None)
+
+
+async def claim(payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
+    """Record a PENDING payment before the bank is asked, or return the payment that has the key already.
+
+    work_s: how long the request may be at work on it
+    Raises `StoreUnavailable`; then the payment may or may not be recorded.
+    """
+    return await _ask(_kept.store.claim, payment, key, work_s)
+
+
+async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = "") -> Payment:
+    """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
+
+    Raises `NotPending` when it has ended already, and `StoreUnavailable`.
+    """
+    return await _ask(_kept.store.settle, payment_id, status, changed_by, note)
+
+
+async def doubt(payment_id: UUID, look_up_s: float) -> None:
+    """Record that no request is at work on a PENDING payment any more, and when to ask the bank about it."""
+    await _ask(_kept.store.doubt, payment_id, look_up_s)
+
+
+async def drop(payment_id: UUID) -> None:
+    """Forget a PENDING payment that certainly did not happen; nothing else is ever forgotten."""
+    await _ask(_kept.store.drop, payment_id)
+
+
+async def find(payment_id: UUID) -> Payment | None:
+    """Return the payment, or None when there is none with this id."""
+    return await _ask(_kept.store.find, payment_id)
+
+
+async def take_due(limit: int, again_s: Callable[[int], float]) -> list[Payment]:
+    """Return PENDING payments that are due to be asked about, each to one process only.
+
+    again_s: seconds until it is due again, by how often that was done before
+    """
+    return await _ask(_kept.store.take_due, limit, again_s)
+
+
+async def search(status: Status | None = None, since: datetime | None = None, limit: int = 1000) -> list[Payment]:
+    """Return payments, newest first."""
+    return await _ask(_kept.store.search, status, since, limit)
+
+
+async def history(payment_id: UUID) -> list[Change]:
+    """Return the payment's audit trail, oldest first."""
+    return await _ask(_kept.store.history, payment_id)
+
+
+async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    if _kept.threads is None:
+        return function(*args, **kwargs)
+    call = asyncio.get_running_loop().run_in_executor(_kept.threads, lambda: function(*args, **kwargs))
+    try:
+        async with asyncio.timeout(WAIT_S):
+            return await call
+    except TimeoutError:
+        raise StoreUnavailable(f"no answer within {WAIT_S:g} s") from None

@@ -1,0 +1,104 @@
+"""Payments in this process's memory: gone when it ends, and seen by no other process.
+
+All methods run on the event loop's thread and none of them waits, so each is a transaction.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from store.records import Change, Claimed, Key, NotPending, Payment, Status
+
+
+@dataclass(slots=True)
+class _Row:
+    payment: Payment
+    key: Key | None
+    working_until: datetime
+    look_up_at: datetime
+    look_ups: int = 0
+
+
+class Memory:
+    """The store's functions (store/__init__.py) over two dicts."""
+
+    def __init__(self) -> None:
+        self._rows: dict[UUID, _Row] = {}
+        self._keys: dict[tuple[str, str], UUID] = {}
+        self._changes: list[Change] = []
+
+    def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
+        if key is not None:
+            holder = self._keys.setdefault((key.merchant, key.key), payment.id)
+            if holder != payment.id:
+                return self._claimed(self._rows[holder])
+        until = payment.created_at + timedelta(seconds=work_s)
+        self._rows[payment.id] = _Row(payment, key, until, until)
+        return None
+
+    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str) -> Payment:
+        row = self._pending(payment_id)
+        if row is None:
+            raise NotPending
+        self._changes.append(
+            Change(
+                payment_id=payment_id,
+                changed_at=datetime.now(UTC),
+                changed_by=changed_by,
+                from_status=row.payment.status,
+                to_status=status,
+                note=note,
+            )
+        )
+        row.payment = replace(row.payment, status=status)
+        return row.payment
+
+    def doubt(self, payment_id: UUID, look_up_s: float) -> None:
+        row = self._pending(payment_id)
+        if row is not None:
+            row.working_until = datetime.now(UTC)
+            row.look_up_at = row.working_until + timedelta(seconds=look_up_s)
+
+    def drop(self, payment_id: UUID) -> None:
+        row = self._pending(payment_id)
+        if row is not None:
+            del self._rows[payment_id]
+            if row.key is not None:
+                del self._keys[row.key.merchant, row.key.key]
+
+    def find(self, payment_id: UUID) -> Payment | None:
+        row = self._rows.get(payment_id)
+        return row.payment if row else None
+
+    def take_due(self, limit: int, again_s: Callable[[int], float]) -> list[Payment]:
+        now = datetime.now(UTC)
+        due = [row for row in self._rows.values() if row.payment.status is Status.PENDING and row.look_up_at <= now]
+        for row in due[:limit]:
+            row.look_up_at = now + timedelta(seconds=again_s(row.look_ups))
+            row.look_ups += 1
+        return [row.payment for row in due[:limit]]
+
+    def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
+        newest_first = sorted((row.payment for row in self._rows.values()), key=lambda p: p.created_at, reverse=True)
+        wanted = [
+            p for p in newest_first if (not status or p.status is status) and (not since or p.created_at >= since)
+        ]
+        return wanted[:limit]
+
+    def history(self, payment_id: UUID) -> list[Change]:
+        return [change for change in self._changes if change.payment_id == payment_id]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.__init__()  # type: ignore[misc]
+
+    def _pending(self, payment_id: UUID) -> _Row | None:
+        row = self._rows.get(payment_id)
+        return row if row and row.payment.status is Status.PENDING else None
+
+    @staticmethod
+    def _claimed(row: _Row) -> Claimed:
+        assert row.key is not None
+        working = row.payment.status is Status.PENDING and row.working_until > datetime.now(UTC)
+        return Claimed(payment=row.payment, fingerprint=row.key.fingerprint, working=working)

@@ -1,0 +1,161 @@
+"""The same key is the same payment: every row of the table, in memory and in databases."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from bank.simulator import Simulator
+from tests import support
+from tests.support import Gateway, valid_payment, wait_until
+
+FINGERPRINT_KEY = "0f" * 32
+
+
+def settings(url: str) -> dict[str, str]:
+    return {"STORE_URL": url, "FINGERPRINT_KEY": FINGERPRINT_KEY}
+
+
+@pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql"])
+def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """One gateway on each store for the whole file; every test takes keys of its own."""
+    if request.param == "memory":
+        url = "memory:"
+    elif request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('store')}/payments.db"
+    else:
+        url = request.getfixturevalue("postgresql").new_database()
+    with Gateway(BANK_TIMEOUT_S="1", BANK_CONNECT_TIMEOUT_S="0.2", settings=settings(url)) as running:
+        yield running
+
+
+def pay(gateway: Gateway, key: str, **changes: object) -> requests.Response:
+    return requests.post(
+        f"{gateway.api}/payments", json=valid_payment(**changes), headers={"Idempotency-Key": key}, timeout=30
+    )
+
+
+def test_every_row_of_the_table(gateway: Gateway) -> None:
+    """One gateway, a key for each row."""
+    for card_number, status in ((support.AUTHORIZED_CARD, "AUTHORIZED"), (support.DECLINED_CARD, "DECLINED")):
+        first = pay(gateway, f"settled {status}", card_number=card_number)
+        again = pay(gateway, f"settled {status}", card_number=card_number)
+        assert first.json()["status"] == status
+        assert (again.status_code, again.content) == (201, first.content)
+        assert again.headers["Location"] == first.headers["Location"]
+        assert again.headers["Idempotent-Replayed"] == "true"
+        assert "Idempotent-Replayed" not in first.headers
+
+    reordered = json.dumps(dict(reversed(valid_payment().items())), indent=3)
+    headers = {"Idempotency-Key": '"settled AUTHORIZED"', "Content-Type": "application/json"}
+    again = requests.post(f"{gateway.api}/payments", data=reordered, headers=headers, timeout=10)
+    assert again.headers.get("Idempotent-Replayed") == "true", "quoted or bare, whatever the order and spacing"
+
+    for change in ({"cvv": "124"}, {"amount": 1051}, {"expiry_month": 11}, {"card_number": support.DECLINED_CARD}):
+        reused = pay(gateway, "settled AUTHORIZED", **change)
+        assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
+        assert "1050" not in reused.text
+        assert "8877" not in reused.text
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(pay, gateway, "in use", card_number=support.SILENT) for _ in range(2)]
+        pending, in_use = sorted((call.result() for call in calls), key=lambda answer: answer.status_code)
+    assert (pending.status_code, pending.json()["status"]) == (202, "PENDING")
+    assert (in_use.status_code, in_use.json()["code"]) == (409, "idempotency_key_in_use")
+    assert in_use.headers["Retry-After"] == "1"
+    again = pay(gateway, "in use", card_number=support.SILENT)
+    assert (again.status_code, again.json()["id"]) == (202, pending.json()["id"])
+    assert again.headers["Location"] == pending.headers["Location"]
+    wait_until(lambda: pay(gateway, "in use", card_number=support.SILENT).status_code == 201)
+    settled = pay(gateway, "in use", card_number=support.SILENT).json()
+    assert settled == {**pending.json(), "status": "AUTHORIZED"}, "as it stands now: the bank was asked again"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [({"cvv": "12"}, 400), ({"card_number": support.REFUSED}, 500), ({"card_number": support.UNAVAILABLE_CARD}, 503)],
+)
+def test_after_a_failure_the_key_is_fresh(gateway: Gateway, changes: dict[str, str], status: int) -> None:
+    """Nothing was kept: the same key may even carry another payment."""
+    key = str(uuid.uuid4())
+    assert pay(gateway, key, **changes).status_code == status
+    fresh = pay(gateway, key)
+    assert fresh.status_code == 201
+    assert "Idempotent-Replayed" not in fresh.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("a", 201),
+        ("a b", 201),
+        ("~" * 255, 201),
+        ('"' + "x" * 255 + '"', 201),
+        (r'"a\"b\\c"', 201),
+        ("x" * 256, 400),
+        ('"' + "x" * 256 + '"', 400),
+        ('""', 400),
+        ('"a', 400),
+        ('"a"b', 400),
+        (r'"a\b"', 400),
+        ("a\tb", 400),
+        ("é", 400),
+        ("", 400),
+    ],
+)
+def test_a_key_is_printable_ascii_quoted_or_bare(gateway: Gateway, header: str, status: int) -> None:
+    """1 to 255 characters of it."""
+    headers = {"Idempotency-Key": header.encode("latin-1")}
+    answer = requests.post(f"{gateway.api}/payments", json=valid_payment(), headers=headers, timeout=10)
+    assert answer.status_code == status
+    if status == 400:
+        assert [error["field"] for error in answer.json()["errors"]] == ["Idempotency-Key"]
+
+
+def test_a_wrong_key_and_wrong_fields_are_one_message(gateway: Gateway) -> None:
+    """All validation errors in one 400, wherever they stand."""
+    answer = pay(gateway, "x" * 256, cvv="1", amount=0)
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == ["Idempotency-Key", "amount", "cvv"]
+
+
+def test_fifty_at_once_over_two_processes_are_one_authorization(database_url: str) -> None:
+    """The bank is asked once; everybody gets that payment, or is told to come back for it."""
+    simulator = Simulator(latency_s=0.3)
+    simulator.start()
+    common = {"BANK_URL": simulator.url, **settings(database_url)}
+    with Gateway(settings=common) as one, Gateway(settings=common) as other, ThreadPoolExecutor(50) as pool:
+        key = str(uuid.uuid4())
+        answers = list(pool.map(lambda n: pay((one, other)[n % 2], key), range(50)))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) <= {201, 409}
+        assert statuses.count(201) >= 1
+        ids = {answer.json()["id"] for answer in answers if answer.status_code == 201}
+        assert [pay(gateway, key).json()["id"] for gateway in (one, other)] == [*ids] * 2
+        assert list(requests.get(f"{simulator.url}/ledger", timeout=10).json()) == [*ids]
+    simulator.stop()
+
+
+def test_several_workers_share_a_database(database_url: str) -> None:
+    """WORKERS=2: a payment made by one is found by all, and a worker that is killed is replaced."""
+    with Gateway(WORKERS="2", settings=settings(database_url)) as gateway:
+        wait_until(lambda: gateway.pay().status_code == 201, 30)
+        made = [pay(gateway, f"key {number}").json()["id"] for number in range(5)]
+        for payment_id in made * 4:
+            assert requests.get(f"{gateway.api}/payments/{payment_id}", timeout=10).status_code == 200
+        assert gateway.stop() == 0
+
+
+def test_the_fingerprint_key_must_be_the_stores(tmp_path: Path) -> None:
+    """One clear line, and no payment is taken for another."""
+    url = f"sqlite:///{tmp_path}/payments.db"
+    with Gateway(settings=settings(url)):
+        pass
+    with pytest.raises(AssertionError, match=r"STORE_URL can't be used: was made with another FINGERPRINT_KEY"):
+        Gateway(STORE_URL=url, FINGERPRINT_KEY="aa" * 32)
+    with pytest.raises(AssertionError, match=r"FINGERPRINT_KEY is not set"):
+        Gateway(STORE_URL=url)

