@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev
 RUN := .venv/run
 
-.PHONY: run test fuzz lock clean
+.PHONY: run test fuzz chaos lock clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
@@ -16,6 +16,13 @@ URL ?= http://127.0.0.1:8000
 CASES ?= 1000
 fuzz: $(DEV)/installed
 	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES)
+
+# Kill gateways and databases under load, then compare the books: make chaos [SECONDS=60] [SEED=1] [STORE=postgresql|sqlite]
+SECONDS ?= 60
+SEED ?= 1
+STORE ?= postgresql
+chaos: $(DEV)/installed
+	$(DEV)/bin/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --store $(STORE)
 
 # Take the newest versions of everything and pin them.
 lock: $(DEV)/installed

@@ -1,0 +1,144 @@
+"""What an operator does from the command line, and a load balancer in front of two gateways."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from bank.simulator import Simulator
+from tests import support
+from tests.postgres import Postgres
+from tests.support import ROOT, Gateway, ScriptedBank, reply, valid_payment, wait_until
+
+
+def settings(url: str) -> dict[str, str]:
+    return {"STORE_URL": url, "FINGERPRINT_KEY": "0f" * 32}
+
+
+def command(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command beside the gateway, as an operator does."""
+    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "USER"}}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        env={**environment, **settings(url)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -> None:
+    """With a bank that can't be asked: `pending`, `settle`, and the audit trail of it."""
+    bank = ScriptedBank(reply(502, b""))
+    with Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway:
+        payment = gateway.pay(card_number="2222405343241234").json()
+        wait_until(lambda: "the bank can't be asked" in gateway.log or "did not say" in gateway.log, 20)
+        (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
+        assert pending == {
+            "id": payment["id"],
+            "age_s": pending["age_s"],
+            "amount": 1050,
+            "currency": "GBP",
+            "card_last4": "1234",
+        }
+        assert payment["id"] in command(database_url, "pending").stdout
+
+        settled = command(database_url, "settle", payment["id"], "authorized", "--note", "bank statement 12 May")
+        assert (settled.returncode, settled.stdout) == (0, f"{payment['id']} AUTHORIZED\n")
+        assert gateway.find(payment["id"]).json() == {**payment, "status": "AUTHORIZED"}
+        assert command(database_url, "pending").stdout == "none\n"
+        (change,) = json.loads(command(database_url, "history", payment["id"], "--json").stdout)
+        assert change["changed_by"].startswith("operator ")
+        assert (change["from"], change["to"], change["note"]) == ("PENDING", "AUTHORIZED", "bank statement 12 May")
+
+        again = command(database_url, "settle", payment["id"], "declined", "--note", "no")
+        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is AUTHORIZED already\n")
+        unknown = str(uuid.uuid4())
+        none = command(database_url, "settle", unknown, "declined", "--note", "no")
+        assert (none.returncode, none.stderr) == (1, f"there is no payment {unknown}\n")
+        assert command(database_url, "settle", payment["id"], "declined").returncode == 2, "a note is required"
+    bank.close()
+
+
+def test_payments_are_listed_with_filters(database_url: str) -> None:
+    """As a table or as JSON, newest first."""
+    with Gateway(settings=settings(database_url)) as gateway:
+        authorized = gateway.pay().json()["id"]
+        declined = gateway.pay(card_number=support.DECLINED_CARD).json()["id"]
+
+    def listed(*arguments: str) -> list[str]:
+        return [payment["id"] for payment in json.loads(command(database_url, "payments", "--json", *arguments).stdout)]
+
+    assert listed() == [declined, authorized]
+    assert listed("--status", "declined") == [declined]
+    assert listed("--limit", "1") == [declined]
+    assert listed("--since", "2999-01-01") == []
+    table = command(database_url, "payments").stdout.splitlines()
+    assert table[0].split() == ["id", "status", "amount", "currency", "card_last4", "expiry", "created_at"]
+    assert [line.split()[0] for line in table[1:]] == [declined, authorized]
+
+
+def test_a_store_that_goes_down_is_503_before_the_bank_and_202_after(postgresql: Postgres) -> None:
+    """Before: the bank is not asked. After its answer: PENDING, and settled when the store is back."""
+    url = postgresql.new_database()
+    simulator = Simulator(latency_s=1.5)
+    simulator.start()
+    with Gateway(settings=settings(url), BANK_URL=simulator.url) as gateway, ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(requests.post, f"{gateway.api}/payments", json=valid_payment(), timeout=30)
+        wait_until(lambda: requests.get(f"{simulator.url}/ledger", timeout=5).json())
+        postgresql.stop()
+        try:
+            refused = gateway.pay()
+            assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+            assert refused.headers["Retry-After"] == "5"
+            assert gateway.find(str(uuid.uuid4())).status_code == 503
+            answer = asked.result()
+            payment_id = answer.json()["id"]
+            assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
+            assert f"ERROR gateway.payments payment {payment_id} is PENDING" in gateway.log
+        finally:
+            postgresql.start()
+        wait_until(lambda: gateway.find(payment_id).json().get("status") == "AUTHORIZED", 20)
+        assert list(requests.get(f"{simulator.url}/ledger", timeout=5).json()) == [payment_id]
+        assert json.loads(command(url, "pending", "--json").stdout) == []
+    simulator.stop()
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx on this machine")
+def test_two_gateways_on_one_postgresql_behind_nginx(postgresql: Postgres, tmp_path: Path) -> None:
+    """The configuration in deploy/, on other ports: one gateway is killed, and payments go on."""
+    simulator = Simulator()
+    simulator.start()
+    common = {**settings(postgresql.new_database()), "BANK_URL": simulator.url}
+    with Gateway(settings=common) as one, Gateway(settings=common) as other:
+        text = (ROOT / "deploy" / "nginx.conf").read_text()
+        for port, gateway in ((8001, one), (8002, other)):
+            text = text.replace(f"127.0.0.1:{port}", gateway.api.split("/")[2])
+        with support.free_port() as free:
+            text = text.replace("127.0.0.1:8000", f"127.0.0.1:{free}")
+        text = text.replace("/tmp/payment-gateway-nginx.pid", str(tmp_path / "pid"))  # noqa: S108
+        (tmp_path / "nginx.conf").write_text(text)
+        with subprocess.Popen(["nginx", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")]) as nginx:
+            url = f"http://127.0.0.1:{free}/api/v1/payments"
+            wait_until(lambda: support.answers(url))
+
+            def pay(key: str) -> requests.Response:
+                return requests.post(url, json=valid_payment(), headers={"Idempotency-Key": key}, timeout=30)
+
+            made = [pay(f"key {number}") for number in range(6)]
+            one.process.kill()
+            again = [pay(f"key {number}") for number in range(6)]
+            assert {answer.status_code for answer in made + again} == {201}
+            assert [answer.json() for answer in again] == [answer.json() for answer in made]
+            assert all("Idempotent-Replayed" in answer.headers for answer in again)
+            nginx.terminate()
+    simulator.stop()
