@@ -7,8 +7,6 @@ run.py history ID [--json]
 """
 
 import argparse
-import asyncio
-import getpass
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -65,50 +63,43 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     return top
 
 
-def run(options: argparse.Namespace) -> str | None:
-    """Do what the options say; the result, when there is one, is why it could not be done."""
+async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
+    """Do what the options say; returns the exit status and what to show.
+
+    operator: who does it, for the audit trail
+    """
+    match options.command:
+        case "payments":
+            status = Status(options.status) if options.status else None
+            found = await store.search(status, options.since, options.limit)
+            return 0, _shown([_payment(payment) for payment in found], as_json=options.json)
+        case "pending":
+            found = await store.search(Status.PENDING)
+            return 0, _shown([_pending(payment) for payment in found], as_json=options.json)
+        case "history":
+            changes = await store.history(options.id)
+            return 0, _shown([_change(change) for change in changes], as_json=options.json)
+        case _:
+            return await _settle(options, operator)
+
+
+async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     try:
-        match options.command:
-            case "payments":
-                _show(_payments(options), as_json=options.json)
-            case "pending":
-                _show(_pending(), as_json=options.json)
-            case "history":
-                _show([_change(change) for change in asyncio.run(store.history(options.id))], as_json=options.json)
-            case "settle":
-                return _settle(options)
-    finally:
-        store.close()
-    return None
-
-
-def _payments(options: argparse.Namespace) -> list[dict[str, Any]]:
-    status = Status(options.status) if options.status else None
-    return [_payment(payment) for payment in asyncio.run(store.search(status, options.since, options.limit))]
-
-
-def _pending() -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(payment.id),
-            "age_s": round(payment.age_s()),
-            "amount": payment.amount,
-            "currency": payment.currency,
-            "card_last4": payment.card_last4,
-        }
-        for payment in asyncio.run(store.search(Status.PENDING))
-    ]
-
-
-def _settle(options: argparse.Namespace) -> str | None:
-    status = Status(options.outcome.upper())
-    try:
-        payment = asyncio.run(store.settle(options.id, status, f"operator {getpass.getuser()}", options.note))
+        payment = await store.settle(options.id, Status(options.outcome.upper()), f"operator {operator}", options.note)
     except store.NotPending:
-        found = asyncio.run(store.find(options.id))
-        return f"{options.id} is {found.status} already" if found else f"there is no payment {options.id}"
-    print(f"{payment.id} {payment.status}")
-    return None
+        found = await store.find(options.id)
+        return 1, f"{options.id} is {found.status} already" if found else f"there is no payment {options.id}"
+    return 0, f"{payment.id} {payment.status}"
+
+
+def _pending(payment: Payment) -> dict[str, Any]:
+    return {
+        "id": str(payment.id),
+        "age_s": round(payment.age_s()),
+        "amount": payment.amount,
+        "currency": payment.currency,
+        "card_last4": payment.card_last4,
+    }
 
 
 def _payment(payment: Payment) -> dict[str, Any]:
@@ -133,16 +124,15 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-def _show(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+def _shown(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
     if as_json:
-        print(json.dumps(rows, indent=2))
-    elif not rows:
-        print("none")
-    else:
-        table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for line in table:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return json.dumps(rows, indent=2)
+    if not rows:
+        return "none"
+    table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _time(text: str) -> datetime:

@@ -3,10 +3,11 @@
 Start the gateway with `python run.py`; `python run.py --help` lists every setting.
 """
 
+import argparse
 import asyncio
 import contextlib
+import getpass
 import json
-import logging
 import math
 import signal
 import socket
@@ -31,7 +32,9 @@ from uvicorn.supervisors import Multiprocess
 
 import bank
 import config as configuration
+import control
 import idempotency
+import logs
 import operate
 import payments
 import resolver
@@ -125,14 +128,18 @@ async def _lifespan(_app: object) -> AsyncIterator[None]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says when it is ready."""
+    """uvicorn's server, which says when it is ready, and takes the operator's commands on payments in memory."""
 
-    def __init__(self, options: uvicorn.Config, ready: str) -> None:
+    def __init__(self, options: uvicorn.Config, config: Config, ready: str) -> None:
         super().__init__(options)
+        self._gateway = config
         self._ready = ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._gateway.store_url == store.MEMORY and sockets:
+            port = sockets[0].getsockname()[1]
+            self.servers.append(await control.listen(port, operate.parser(SETTINGS)))
         print(self._ready, flush=True)
 
 
@@ -147,23 +154,37 @@ def main() -> None:
             if options.command is None:
                 _serve(config, overrides)
             else:
-                open_store(config)
-                sys.exit(operate.run(options))
+                sys.exit(_operate(config, options))
         except ConfigError as error:
             sys.exit(str(error))
         except (store.StoreMismatch, store.StoreUnavailable) as error:
             sys.exit(f"STORE_URL can't be used: {error}")
 
 
+def _operate(config: Config, options: argparse.Namespace) -> int:
+    operator = getpass.getuser()
+    if config.store_url == store.MEMORY:
+        try:
+            status, text = control.send(config.port, sys.argv[1:], operator)
+        except OSError:
+            status, text = 1, f"no gateway with payments in memory runs on PORT {config.port}"
+    else:
+        open_store(config)
+        status, text = asyncio.run(operate.run(options, operator))
+        store.close()
+    print(text, file=sys.stderr if status else sys.stdout)
+    return status
+
+
 def worker() -> AsyncApp:
     """Make the app in a process that uvicorn started, from what main() handed on."""
     config = configuration.load()
-    _log(config)
+    logs.configure(config.log_level)
     return create_app(config)
 
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
-    _log(config)
+    logs.configure(config.log_level)
     listener = _listen_or_exit(config.host, config.port)
     simulator = None
     bank_url = config.bank_url
@@ -175,7 +196,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     try:
         if config.workers == 1:
             app = create_app(replace(config, bank_url=bank_url))
-            _Server(_uvicorn(config, app), ready).run(sockets=[listener])
+            _Server(_uvicorn(config, app), config, ready).run(sockets=[listener])
         else:
             open_store(config)  # once, before the workers do, so that what is wrong is said once
             store.close()
@@ -185,29 +206,6 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     finally:
         if simulator is not None:
             simulator.stop()
-
-
-def _log(config: Config) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(
-        level=max(logging.WARNING, logging.getLevelNamesMapping()[config.log_level]), handlers=[handler]
-    )
-    logging.getLogger("gateway").setLevel(config.log_level)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every malformed request
-
-
-class _Formatter(logging.Formatter):
-    """Shows what the gateway says, and of what libraries say only where they say it.
-
-    They quote what they stumble over: urllib3 a reply's broken header, which may echo the card.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        if not record.name.startswith("gateway."):
-            words = f"at {record.filename}:{record.lineno} (its words are withheld: they may hold a card)"
-            record = logging.LogRecord(record.name, record.levelno, "", 0, words, None, None)
-        return super().format(record)
 
 
 def _uvicorn(config: Config, app: AsyncApp | str) -> uvicorn.Config:

@@ -1,4 +1,6 @@
-"""Payments in a database: all the SQL there is. SQLite, or anything that speaks PostgreSQL's protocol.
+"""Payments in a database: all the SQL there is, over the tables of store/tables.py.
+
+The database is SQLite, or anything that speaks PostgreSQL's protocol.
 
 The guarantees are the database's, not Python's. That a key is used once is the unique constraint
 on (merchant, idempotency_key); that a payment is settled once is an UPDATE that must hit one PENDING
@@ -26,77 +28,14 @@ from store.records import (
     StoreMismatch,
     StoreUnavailable,
 )
-
-# Raised by one with every change of the tables. A gateway refuses a store of a later version.
-SCHEMA_VERSION: Final = 1
+from store.tables import SCHEMA_VERSION, changes, is_pending, meta, metadata, payments
 
 # How long a SQLite writer waits for another, and how long a connection to PostgreSQL may take to make.
 BUSY_TIMEOUT_S: Final = 4
 CONNECT_TIMEOUT_S: Final = 3
 
 
-class _Utc(sa.TypeDecorator[datetime]):
-    """Aware datetimes in UTC, kept without a zone: SQLite has none."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        return value.replace(tzinfo=UTC) if value else None
-
-
-_tables = sa.MetaData()
-
-_payments = sa.Table(
-    "payments",
-    _tables,
-    sa.Column("id", sa.Uuid, primary_key=True),
-    sa.Column("merchant", sa.String(64), nullable=False),
-    sa.Column("idempotency_key", sa.String(255)),
-    sa.Column("fingerprint", sa.String(64)),
-    sa.Column("status", sa.String(10), nullable=False),
-    sa.Column("card_last4", sa.String(4), nullable=False),
-    sa.Column("expiry_month", sa.Integer, nullable=False),
-    sa.Column("expiry_year", sa.Integer, nullable=False),
-    sa.Column("currency", sa.String(3), nullable=False),
-    sa.Column("amount", sa.BigInteger, nullable=False),
-    sa.Column("created_at", _Utc, nullable=False),
-    # A PENDING payment's first request may be at work until then.
-    sa.Column("working_until", _Utc, nullable=False),
-    # When to ask the bank about it, and how often that was done.
-    sa.Column("look_up_at", _Utc, nullable=False),
-    sa.Column("look_ups", sa.Integer, nullable=False, default=0),
-    sa.UniqueConstraint("merchant", "idempotency_key"),
-    sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING')"),
-    sa.CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)"),
-    sa.Index("payments_created_at", "created_at"),
-)
-_is_pending = _payments.c.status == Status.PENDING
-sa.Index("payments_pending", _payments.c.look_up_at, postgresql_where=_is_pending, sqlite_where=_is_pending)
-
-_changes = sa.Table(
-    "changes",
-    _tables,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("payment_id", sa.Uuid, sa.ForeignKey("payments.id"), nullable=False, index=True),
-    sa.Column("changed_at", _Utc, nullable=False),
-    sa.Column("changed_by", sa.String(64), nullable=False),
-    sa.Column("from_status", sa.String(10), nullable=False),
-    sa.Column("to_status", sa.String(10), nullable=False),
-    sa.Column("note", sa.String(500), nullable=False),
-)
-
-_meta = sa.Table(
-    "meta",
-    _tables,
-    sa.Column("name", sa.String(32), primary_key=True),
-    sa.Column("value", sa.String(64), nullable=False),
-)
-
-_columns = [_payments.c[name] for name in Payment.__dataclass_fields__]
+_columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 
 
 @contextmanager
@@ -145,7 +84,7 @@ class Sql:
         for _ in range(3):  # the key's payment may be dropped between the two transactions
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(sa.insert(_payments).values(row))
+                    connection.execute(sa.insert(payments).values(row))
             except IntegrityError:
                 if key is None:
                     raise
@@ -159,7 +98,7 @@ class Sql:
     @_available()
     def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str) -> Payment:
         with self._engine.begin() as connection:
-            settled = sa.update(_payments).where(_payments.c.id == payment_id, _is_pending).values(status=status)
+            settled = sa.update(payments).where(payments.c.id == payment_id, is_pending).values(status=status)
             row = connection.execute(settled.returning(*_columns)).one_or_none()
             if row is None:
                 raise NotPending
@@ -171,7 +110,7 @@ class Sql:
                 "to_status": status,
                 "note": note,
             }
-            connection.execute(sa.insert(_changes).values(change))
+            connection.execute(sa.insert(changes).values(change))
         return _payment(row)
 
     @_available()
@@ -179,31 +118,31 @@ class Sql:
         now = datetime.now(UTC)
         values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_s)}
         with self._engine.begin() as connection:
-            connection.execute(sa.update(_payments).where(_payments.c.id == payment_id, _is_pending).values(values))
+            connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
     @_available()
     def drop(self, payment_id: UUID) -> None:
         with self._engine.begin() as connection:
-            connection.execute(sa.delete(_payments).where(_payments.c.id == payment_id, _is_pending))
+            connection.execute(sa.delete(payments).where(payments.c.id == payment_id, is_pending))
 
     @_available()
     def find(self, payment_id: UUID) -> Payment | None:
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(*_columns).where(_payments.c.id == payment_id)).one_or_none()
+            row = connection.execute(sa.select(*_columns).where(payments.c.id == payment_id)).one_or_none()
         return _payment(row) if row else None
 
     @_available()
     def take_due(self, limit: int, again_s: Callable[[int], float]) -> list[Payment]:
         now = datetime.now(UTC)
-        due = sa.select(_payments.c.id, _payments.c.look_ups).where(_is_pending, _payments.c.look_up_at <= now)
+        due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now)
         with self._engine.connect() as connection:
-            candidates = connection.execute(due.order_by(_payments.c.look_up_at).limit(limit)).all()
+            candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
         taken = []
         for payment_id, look_ups in candidates:
             again = {"look_up_at": now + timedelta(seconds=again_s(look_ups)), "look_ups": look_ups + 1}
-            mine = sa.and_(_payments.c.id == payment_id, _is_pending, _payments.c.look_ups == look_ups)
+            mine = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
             with self._engine.begin() as connection:
-                take = sa.update(_payments).where(mine).values(again).returning(*_columns)
+                take = sa.update(payments).where(mine).values(again).returning(*_columns)
                 row = connection.execute(take).one_or_none()
             if row is not None:  # otherwise another process has it
                 taken.append(_payment(row))
@@ -211,18 +150,18 @@ class Sql:
 
     @_available()
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
-        query = sa.select(*_columns).order_by(_payments.c.created_at.desc()).limit(limit)
+        query = sa.select(*_columns).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
-            query = query.where(_payments.c.status == status)
+            query = query.where(payments.c.status == status)
         if since is not None:
-            query = query.where(_payments.c.created_at >= since)
+            query = query.where(payments.c.created_at >= since)
         with self._engine.connect() as connection:
             return [_payment(row) for row in connection.execute(query)]
 
     @_available()
     def history(self, payment_id: UUID) -> list[Change]:
-        columns = [_changes.c[name] for name in Change.__dataclass_fields__]
-        query = sa.select(*columns).where(_changes.c.payment_id == payment_id).order_by(_changes.c.id)
+        columns = [changes.c[name] for name in Change.__dataclass_fields__]
+        query = sa.select(*columns).where(changes.c.payment_id == payment_id).order_by(changes.c.id)
         with self._engine.connect() as connection:
             return [_change(row) for row in connection.execute(query)]
 
@@ -231,8 +170,8 @@ class Sql:
         self._engine.dispose()
 
     def _claimed(self, key: Key) -> Claimed | None:
-        query = sa.select(*_columns, _payments.c.fingerprint, _payments.c.working_until).where(
-            _payments.c.merchant == key.merchant, _payments.c.idempotency_key == key.key
+        query = sa.select(*_columns, payments.c.fingerprint, payments.c.working_until).where(
+            payments.c.merchant == key.merchant, payments.c.idempotency_key == key.key
         )
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
@@ -247,11 +186,11 @@ class Sql:
     def _prepare(self, key_check: str) -> None:
         """Make the tables where there are none, and refuse a store that this gateway must not touch."""
         with self._alone() as connection:
-            _tables.create_all(connection)
-            kept = dict(connection.execute(sa.select(_meta.c.name, _meta.c.value)).all())
+            metadata.create_all(connection)
+            kept = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
             if not kept:
                 kept = {"schema_version": str(SCHEMA_VERSION), "key_check": key_check}
-                connection.execute(sa.insert(_meta), [{"name": name, "value": value} for name, value in kept.items()])
+                connection.execute(sa.insert(meta), [{"name": name, "value": value} for name, value in kept.items()])
             if int(kept["schema_version"]) > SCHEMA_VERSION:
                 raise StoreMismatch(
                     f"has schema version {kept['schema_version']}, and this gateway knows {SCHEMA_VERSION}: "

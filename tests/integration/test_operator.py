@@ -69,6 +69,27 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
     bank.close()
 
 
+def test_the_commands_reach_payments_in_memory() -> None:
+    """They are done inside the gateway on the same PORT; without one they say so."""
+    bank = ScriptedBank(reply(502, b""))
+    with Gateway(BANK_URL=bank.url) as gateway:
+        port = gateway.api.split(":")[2].split("/")[0]
+
+        def in_memory(*arguments: str) -> "subprocess.CompletedProcess[str]":
+            return command("memory:", "--port", port, *arguments)
+
+        payment = gateway.pay().json()
+        assert json.loads(in_memory("pending", "--json").stdout)[0]["id"] == payment["id"]
+        assert in_memory("settle", payment["id"], "declined", "--note", "asked the bank").returncode == 0
+        assert gateway.find(payment["id"]).json()["status"] == "DECLINED"
+        assert json.loads(in_memory("history", payment["id"], "--json").stdout)[0]["note"] == "asked the bank"
+        again = in_memory("settle", payment["id"], "authorized", "--note", "no")
+        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is DECLINED already\n")
+    gone = in_memory("pending")
+    assert (gone.returncode, gone.stderr) == (1, f"no gateway with payments in memory runs on PORT {port}\n")
+    bank.close()
+
+
 def test_payments_are_listed_with_filters(database_url: str) -> None:
     """As a table or as JSON, newest first."""
     with Gateway(settings=settings(database_url)) as gateway:

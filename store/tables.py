@@ -1,0 +1,73 @@
+"""The tables, for every database alike."""
+
+from datetime import UTC, datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from store.records import Status
+
+# Raised by one with every change of the tables. A gateway refuses a store of a later version.
+SCHEMA_VERSION: Final = 1
+
+
+class Utc(sa.TypeDecorator[datetime]):
+    """Aware datetimes in UTC, kept without a zone: SQLite has none."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        return value.replace(tzinfo=UTC) if value else None
+
+
+metadata = sa.MetaData()
+
+payments = sa.Table(
+    "payments",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("merchant", sa.String(64), nullable=False),
+    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("status", sa.String(10), nullable=False),
+    sa.Column("card_last4", sa.String(4), nullable=False),
+    sa.Column("expiry_month", sa.Integer, nullable=False),
+    sa.Column("expiry_year", sa.Integer, nullable=False),
+    sa.Column("currency", sa.String(3), nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    # A PENDING payment's first request may be at work until then.
+    sa.Column("working_until", Utc, nullable=False),
+    # When to ask the bank about it, and how often that was done.
+    sa.Column("look_up_at", Utc, nullable=False),
+    sa.Column("look_ups", sa.Integer, nullable=False, default=0),
+    sa.UniqueConstraint("merchant", "idempotency_key"),
+    sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING')"),
+    sa.CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)"),
+    sa.Index("payments_created_at", "created_at"),
+)
+is_pending = payments.c.status == Status.PENDING
+sa.Index("payments_pending", payments.c.look_up_at, postgresql_where=is_pending, sqlite_where=is_pending)
+
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey("payments.id"), nullable=False, index=True),
+    sa.Column("changed_at", Utc, nullable=False),
+    sa.Column("changed_by", sa.String(64), nullable=False),
+    sa.Column("from_status", sa.String(10), nullable=False),
+    sa.Column("to_status", sa.String(10), nullable=False),
+    sa.Column("note", sa.String(500), nullable=False),
+)
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("value", sa.String(64), nullable=False),
+)
