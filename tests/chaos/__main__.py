@@ -114,7 +114,7 @@ class Client(threading.Thread):
     def _card(self) -> str:
         if self._rng.random() < 0.2:
             return self._rng.choice(MISBEHAVING)
-        return str(self._rng.randint(4 * 10**15, 5 * 10**15 - 1))
+        return f"{self._rng.randint(4 * 10**14, 5 * 10**14 - 1)}{self._rng.randint(1, 9)}"  # 0 would be 503 for ever
 
     def _send(self, key: str, body: dict[str, Any]) -> str:
         url = f"{self._cluster.api(self._rng)}/payments"
