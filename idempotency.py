@@ -29,6 +29,11 @@ def key_of(header: str) -> str:
     return header
 
 
+def digest(key: str) -> str:
+    """Return what a key is kept as, 64 hex digits: a merchant may put anything into it, a card number too."""
+    return _hmac(f"key {key}")
+
+
 def fingerprint(values: dict[str, Any]) -> str:
     """Return the HMAC-SHA256 of a payment's values, as 64 hex digits; their order does not matter."""
     return _hmac(json.dumps(values, sort_keys=True, separators=(",", ":")))

@@ -77,7 +77,8 @@ async def pay(values: dict[str, Any], key: str | None = None) -> Paid:
     request = bank.AuthorizationRequest(
         payment_id=payment.id, card_number=card_number, cvv=cvv, answer_by=answer_by, **values
     )
-    claimed = await _claim(payment, store.Key(key=key, fingerprint=fingerprint) if key else None)
+    kept_key = store.Key(key=idempotency.digest(key), fingerprint=fingerprint) if key else None
+    claimed = await _claim(payment, kept_key)
     if claimed is not None:
         return _again(claimed, fingerprint)
     return Paid(await _authorize(payment, request))

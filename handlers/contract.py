@@ -52,6 +52,7 @@ class Contract:
         if currencies:
             _accept_only(self.document, list(currencies))
         _put_expiry_rule_into_schema(self.document)
+        _drop_examples_of_headers(self.document)
         self.base_path: str = self.document["servers"][0]["url"].rstrip("/")
         self.max_errors: int = self.document["components"]["schemas"]["Problem"]["properties"]["errors"]["maxItems"]
         self._paths = [_path(self.base_path + path, item) for path, item in self.document["paths"].items()]
@@ -115,6 +116,13 @@ def _put_expiry_rule_into_schema(document: dict[str, Any]) -> None:
                 content = operation["requestBody"]["content"].values()
                 name = next(iter(content))["schema"]["$ref"].rpartition("/")[2]
                 document["components"]["schemas"][name][VALID_THROUGH] = operation.pop(VALID_THROUGH)
+
+
+def _drop_examples_of_headers(document: dict[str, Any]) -> None:
+    """Swagger UI sends a parameter's example with every try: the second payment would have the first's key."""
+    for parameter in document["components"]["parameters"].values():
+        if parameter["in"] == "header":
+            del parameter["example"], parameter["schema"]["example"]
 
 
 def _bounded(schema: dict[str, Any], today: date) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An idempotency key and the fingerprint (idempotency.py) of the request that came with it."""
+    """An idempotency key and the request that came with it, both as HMACs (idempotency.py)."""
 
     key: str
     fingerprint: str

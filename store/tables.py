@@ -31,7 +31,7 @@ payments = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("merchant", sa.String(64), nullable=False),
-    sa.Column("idempotency_key", sa.String(255)),
+    sa.Column("idempotency_key", sa.String(64)),  # an HMAC of it
     sa.Column("fingerprint", sa.String(64)),
     sa.Column("status", sa.String(10), nullable=False),
     sa.Column("card_last4", sa.String(4), nullable=False),
