@@ -42,13 +42,14 @@ def surely_over_s() -> float:
 async def run() -> None:
     """Resolve what is due, until cancelled."""
     while True:
+        found = 0
         try:
             due = await store.take_due(AT_ONCE, _again_s)
-        except store.StoreUnavailable as error:
-            log.warning("payments in doubt can't be looked for: %s", error)
-            due = []
-        await asyncio.gather(*(_resolve(payment) for payment in due))
-        if len(due) < AT_ONCE:
+            found = len(due)
+            await asyncio.gather(*(_resolve(payment) for payment in due))
+        except Exception as error:  # the store is down, or there is a bug: nothing may end this loop
+            log.warning("payments in doubt can't be looked after: %s", type(error).__name__)
+        if found < AT_ONCE:
             await asyncio.sleep(EVERY_S)
 
 
@@ -62,8 +63,8 @@ async def _resolve(payment: Payment) -> None:
     except bank.NoLookUp:
         log.warning("payment %s is PENDING and the bank can't be asked: find out, then `run.py settle`", payment.id)
         return
-    except Exception as error:  # asked again later, whatever it was; a failure here must not end the rest
-        log.warning("payment %s is PENDING, the bank did not say: %s", payment.id, type(error).__name__)
+    except bank.BankError as error:
+        log.warning("payment %s is PENDING, the bank did not say: %s", payment.id, error)
         return
     if authorized is None and payment.age_s() < surely_over_s():
         return

@@ -35,6 +35,12 @@ BUSY_TIMEOUT_S: Final = 4
 CONNECT_TIMEOUT_S: Final = 3
 
 
+_POSTGRESQL: Final = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "tcp_user_timeout": 10_000,  # milliseconds, after which a server that vanished frees its threads
+    "prepare_threshold": None,  # a pooler like PgBouncer may hand each transaction to another session
+}
+
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 
 
@@ -64,7 +70,7 @@ class Sql:
             pool_pre_ping=not sqlite,  # a server that was restarted costs no payment
             pool_timeout=CONNECT_TIMEOUT_S,
             hide_parameters=True,
-            connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else {"connect_timeout": CONNECT_TIMEOUT_S},
+            connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else _POSTGRESQL,
         )
         if sqlite:
             sa.event.listen(self._engine, "connect", _durable)
