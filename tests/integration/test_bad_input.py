@@ -106,6 +106,9 @@ def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes:
             pytest.param(post(PAYMENT, JSON, f"Content-Encoding: {value}"), 415, "unsupported_media_type", id=value)
             for value in ("gzip", "br", "identity, gzip")
         ],
+        pytest.param(
+            post(PAYMENT, JSON, "Idempotency-Key: a", "Idempotency-Key: b"), 400, "validation_failed", id="two keys"
+        ),
         pytest.param(post(b"", JSON), 400, "malformed_json", id="empty body"),
         pytest.param(post(b"", JSON, length=False), 400, "malformed_json", id="no body"),
         pytest.param(post(chunked(), JSON, "Transfer-Encoding: chunked", length=False), 400, "malformed_json", id="0"),
