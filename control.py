@@ -25,13 +25,17 @@ async def listen(port: int, parser: argparse.ArgumentParser) -> asyncio.Server:
     """Do the commands that come, until the server is closed."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sent = json.loads(await reader.readline())
-        answer = await operate.run(parser.parse_args(sent["arguments"]), sent["operator"])
+        try:
+            sent = json.loads(await reader.readline())
+            answer = await operate.run(parser.parse_args(sent["arguments"]), sent["operator"])
+        except (Exception, SystemExit):  # argparse exits at what it does not know; the gateway must not
+            answer = 1, "the gateway does not understand this command"
         writer.write(json.dumps(answer).encode())
         writer.close()
 
     path = path_for(port)
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    _check_owner(path)
     path.unlink(missing_ok=True)
     return await asyncio.start_unix_server(serve, path)
 
@@ -43,6 +47,14 @@ def send(port: int, arguments: list[str], operator: str) -> tuple[int, str]:
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path_for(port)))
+        _check_owner(path_for(port))
         connection.sendall(json.dumps({"arguments": arguments, "operator": operator}).encode() + b"\n")
         status, text = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
     return status, text
+
+
+def _check_owner(path: Path) -> None:
+    """Anybody may make a folder of this name where temporary files are."""
+    folder = path.parent.stat()
+    if folder.st_uid != os.getuid() or folder.st_mode & 0o077:
+        raise PermissionError(f"{path.parent} is not this user's own")

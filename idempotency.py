@@ -24,6 +24,7 @@ def configure(fingerprint_key: bytes) -> None:
 
 def key_of(header: str) -> str:
     """Return the key of an Idempotency-Key header that the contract allows: quoted or bare, the same key."""
+    header = header.strip(" \t")
     if header.startswith('"'):
         return _ESCAPED.sub(r"\1", header[1:-1])
     return header

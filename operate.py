@@ -50,12 +50,12 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     listing.add_argument(
         "--since", type=_time, metavar="TIME", help="only those made since: 2026-11-22[T10:15], in UTC"
     )
-    listing.add_argument("--limit", type=int, default=100, help="at most so many (default: 100)")
+    listing.add_argument("--limit", type=_limit, default=100, help="at most so many (default: 100)")
     doubtful = commands.add_parser("pending", help="list payments in doubt")
     settling = commands.add_parser("settle", help="record how a payment in doubt ended")
     settling.add_argument("id", type=UUID)
     settling.add_argument("outcome", choices=["authorized", "declined"])
-    settling.add_argument("--note", required=True, help="how you know, for the audit trail")
+    settling.add_argument("--note", required=True, type=_note, help="how you know, for the audit trail")
     trail = commands.add_parser("history", help="show who changed a payment, when and why")
     trail.add_argument("id", type=UUID)
     for command in (listing, doubtful, trail):
@@ -74,9 +74,11 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
             found = await store.search(status, options.since, options.limit)
             return 0, _shown([_payment(payment) for payment in found], as_json=options.json)
         case "pending":
-            found = await store.search(Status.PENDING)
+            found = await store.in_doubt()
             return 0, _shown([_pending(payment) for payment in found], as_json=options.json)
         case "history":
+            if await store.find(options.id) is None:
+                return 1, f"there is no payment {options.id}"
             changes = await store.history(options.id)
             return 0, _shown([_change(change) for change in changes], as_json=options.json)
         case _:
@@ -85,10 +87,16 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
 
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     try:
-        payment = await store.settle(options.id, Status(options.outcome.upper()), f"operator {operator}", options.note)
+        payment = await store.settle(
+            options.id, Status(options.outcome.upper()), f"operator {operator}", options.note, idle=True
+        )
     except store.NotPending:
         found = await store.find(options.id)
-        return 1, f"{options.id} is {found.status} already" if found else f"there is no payment {options.id}"
+        if found is None:
+            return 1, f"there is no payment {options.id}"
+        if found.status is Status.PENDING:
+            return 1, f"{options.id} is still at work: try again in a while"
+        return 1, f"{options.id} is {found.status} already"
     return 0, f"{payment.id} {payment.status}"
 
 
@@ -136,5 +144,20 @@ def _shown(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
 
 
 def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
+    try:
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError("a time like 2026-11-22T10:15 is wanted") from None
+
+
+def _limit(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
+        raise argparse.ArgumentTypeError("1 to 1000000 is wanted")
+    return int(text)
+
+
+def _note(text: str) -> str:
+    if not (1 <= len(text) <= 500 and text.isprintable()):
+        raise argparse.ArgumentTypeError("1 to 500 printable characters are wanted")
+    return text

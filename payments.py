@@ -35,7 +35,7 @@ STORE_S: Final = 2.0
 LOOK_UP_S: Final = 2.0
 
 # Between attempts to record what happened, when the store went down after the bank was asked.
-RECORD_AGAIN_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+RECORD_AGAIN_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 class KeyInUse(Exception):
@@ -101,8 +101,9 @@ async def _claim(payment: Payment, key: store.Key | None) -> store.Claimed | Non
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
         log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _told(error))
-        # It may be recorded all the same, when only the answer was lost.
-        _record_later(payment.id, lambda: store.drop(payment.id))
+        # It may be recorded all the same, now or later, when only the answer was lost.
+        unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
+        _record_later(payment.id, lambda: store.drop(payment.id), after=unfinished)
         raise store.StoreUnavailable from None
 
 
@@ -155,10 +156,14 @@ async def _drop(payment_id: UUID) -> None:
         _record_later(payment_id, lambda: store.drop(payment_id))
 
 
-def _record_later(payment_id: UUID, record: Callable[[], Awaitable[object]]) -> None:
-    """Go on in the background until the store takes it."""
+def _record_later(
+    payment_id: UUID, record: Callable[[], Awaitable[object]], after: asyncio.Future[Any] | None = None
+) -> None:
+    """Go on in the background until the store takes it; `after` is a call that has to end first."""
 
     async def until_it_lands() -> None:
+        if after is not None:
+            await asyncio.wait([after])
         for delay_s in itertools.chain(RECORD_AGAIN_S, itertools.repeat(RECORD_AGAIN_S[-1])):
             await asyncio.sleep(delay_s)
             try:

@@ -71,7 +71,7 @@ async def _resolve(payment: Payment) -> None:
     status = Status.AUTHORIZED if authorized else Status.DECLINED
     note = "the bank never heard of it" if authorized is None else "the bank was asked"
     try:
-        await store.settle(payment.id, status, RESOLVER, note)
+        await store.settle(payment.id, status, RESOLVER, note, idle=True)
     except store.NotPending:  # the request that made it was faster
         return
     except store.StoreUnavailable as error:

@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import getpass
 import json
+import logging
 import math
+import os
 import signal
 import socket
 import sys
@@ -110,10 +112,10 @@ def _serve_contract(app: AsyncApp, contract: Contract) -> None:
     app.add_url_rule("/", "ui", ui)
 
 
-def open_store(config: Config) -> None:
-    """Open the store. Raises `store.StoreMismatch` and `store.StoreUnavailable`."""
+def open_store(config: Config, *, create: bool = True) -> None:
+    """Open the store, and make its tables if told so. Raises `store.StoreMismatch` and `store.StoreUnavailable`."""
     idempotency.configure(config.fingerprint_key)
-    store.configure(config.store_url, key_check=idempotency.key_check())
+    store.configure(config.store_url, key_check=idempotency.key_check(), create=create)
 
 
 @contextlib.asynccontextmanager
@@ -139,8 +141,14 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self._gateway.store_url == store.MEMORY and sockets:
             port = sockets[0].getsockname()[1]
-            self.servers.append(await control.listen(port, operate.parser(SETTINGS)))
+            with contextlib.suppress(OSError):  # without them the gateway still does what it is for
+                self.servers.append(await control.listen(port, operate.parser(SETTINGS)))
         print(self._ready, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._gateway.store_url == store.MEMORY and sockets:
+            control.path_for(sockets[0].getsockname()[1]).unlink(missing_ok=True)
+        await super().shutdown(sockets)
 
 
 def main() -> None:
@@ -159,6 +167,10 @@ def main() -> None:
             sys.exit(str(error))
         except (store.StoreMismatch, store.StoreUnavailable) as error:
             sys.exit(f"STORE_URL can't be used: {error}")
+    # Served and stopped. A thread that hangs in a call to a database which vanished would keep the process.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
@@ -169,7 +181,7 @@ def _operate(config: Config, options: argparse.Namespace) -> int:
         except OSError:
             status, text = 1, f"no gateway with payments in memory runs on PORT {config.port}"
     else:
-        open_store(config)
+        open_store(config, create=False)
         status, text = asyncio.run(operate.run(options, operator))
         store.close()
     print(text, file=sys.stderr if status else sys.stdout)

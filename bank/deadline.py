@@ -98,6 +98,7 @@ class _HTTPConnection(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
+        _left()  # connecting may take longer than it was given: looking the host up has a clock of its own
         _call.sent = True
         super().send(data)
 

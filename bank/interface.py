@@ -40,6 +40,9 @@ class Bank(Protocol):
     def look_up(self, payment_id: UUID) -> bool | None:
         """Ask what became of a payment: True authorized, False declined, None never heard of it.
 
+        None ends a payment as declined, so it is a promise too: having said so, the bank never
+        authorizes this payment, though a request for it should still arrive.
+
         Raises `NoLookUp` when the bank can't be asked that at all, and `BankError` when it should be
         asked again later.
         """

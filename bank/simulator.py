@@ -76,6 +76,10 @@ class Simulator:
         self._thread.join()
 
 
+# What stands in the ledger for a payment that was asked about before it was heard of.
+NEVER: Final[dict[str, Any]] = {"authorized": False, "authorization_code": "", "amount": None, "currency": None}
+
+
 class _Ledger:
     """What the bank decided, by payment id; a request without an id is decided and forgotten."""
 
@@ -94,9 +98,10 @@ class _Ledger:
         return {name: kept[name] for name in decision}
 
     def find(self, payment_id: str) -> str:
+        """Say what was decided; of what was not heard of, that it never will be authorized."""
         with self._lock:
-            kept = self._decided.get(payment_id)
-        return "unknown" if kept is None else "authorized" if kept["authorized"] else "declined"
+            kept = self._decided.setdefault(payment_id, NEVER)
+        return "unknown" if kept is NEVER else "authorized" if kept["authorized"] else "declined"
 
     def all(self) -> dict[str, dict[str, Any]]:
         with self._lock:

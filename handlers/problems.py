@@ -91,7 +91,7 @@ PROBLEMS: Final = {
     Code.STORE_UNAVAILABLE: _Told(
         503,
         "Service Unavailable",
-        "The gateway's store could not be reached. Nothing was charged; send the request again later.",
+        "The gateway's store could not be reached. This request charged nothing; send it again later, as it is.",
     ),
 }
 

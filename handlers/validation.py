@@ -89,7 +89,7 @@ class ParameterValidator:
         sent = dict(ConnexionRequest(scope, uri_parser=self._uri_parser).path_params)
         headers = Headers(scope=scope)
         # A header that stands twice says two things; joined by a NUL it fits no pattern.
-        sent |= {name: "\0".join(headers.getlist(name)) for name in self._headers if name in headers}
+        sent |= {name: "\0".join(headers.getlist(name)).strip(" \t") for name in self._headers if name in headers}
         scope[_PARAMETER_ERRORS] = find_errors(self._schema, sent)
         if not self._contract.operations_at(scope["path"])[scope["method"]].max_body_bytes:
             raise_if(scope[_PARAMETER_ERRORS], self._contract.max_errors)

@@ -50,10 +50,12 @@ class _Kept:
 _kept = _Kept(Memory(), None)
 
 
-def configure(url: str, *, key_check: str = "") -> None:
+def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
     """Keep payments at `url`: `memory:`, `sqlite:///...` or `postgresql+psycopg://...`.
 
-    Makes the tables where there are none. Raises `StoreMismatch` when the store is not for this
+    key_check: what FINGERPRINT_KEY is known by (idempotency.py)
+    create: make the tables where there are none
+    Raises `StoreMismatch` when the store is not for this
     gateway, and `StoreUnavailable` when it can't be reached.
     """
     global _kept
@@ -61,7 +63,7 @@ def configure(url: str, *, key_check: str = "") -> None:
     if url == MEMORY:
         _kept = _Kept(Memory(), None)
     else:
-        store = Sql(url, connections=CONNECTIONS, key_check=key_check)
+        store = Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
         _kept = _Kept(store, ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store"))
 
 
@@ -69,7 +71,7 @@ def close() -> None:
     """Let the store go; what was in memory is gone."""
     global _kept
     if _kept.threads is not None:
-        _kept.threads.shutdown(wait=True)
+        _kept.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
     _kept.store.close()
     _kept = _Kept(Memory(), None)
 
@@ -83,12 +85,13 @@ async def claim(payment: Payment, key: Key | None, work_s: float) -> Claimed | N
     return await _ask(_kept.store.claim, payment, key, work_s)
 
 
-async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = "") -> Payment:
+async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = "", *, idle: bool = False) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
-    Raises `NotPending` when it has ended already, and `StoreUnavailable`.
+    idle: only when no request is at work on it, whose answer would say otherwise
+    Raises `NotPending` when it has ended already, or is not idle, and `StoreUnavailable`.
     """
-    return await _ask(_kept.store.settle, payment_id, status, changed_by, note)
+    return await _ask(_kept.store.settle, payment_id, status, changed_by, note, idle=idle)
 
 
 async def doubt(payment_id: UUID, look_up_s: float) -> None:
@@ -114,6 +117,11 @@ async def take_due(limit: int, again_s: Callable[[int], float]) -> list[Payment]
     return await _ask(_kept.store.take_due, limit, again_s)
 
 
+async def in_doubt() -> list[Payment]:
+    """Return every PENDING payment that no request is at work on, oldest first."""
+    return await _ask(_kept.store.in_doubt)
+
+
 async def search(status: Status | None = None, since: datetime | None = None, limit: int = 1000) -> list[Payment]:
     """Return payments, newest first."""
     return await _ask(_kept.store.search, status, since, limit)
@@ -130,6 +138,6 @@ async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R
     call = asyncio.get_running_loop().run_in_executor(_kept.threads, lambda: function(*args, **kwargs))
     try:
         async with asyncio.timeout(WAIT_S):
-            return await call
+            return await asyncio.shield(call)  # it goes on: whoever has to undo it waits for its end first
     except TimeoutError:
-        raise StoreUnavailable(f"no answer within {WAIT_S:g} s") from None
+        raise StoreUnavailable(f"no answer within {WAIT_S:g} s", call) from None

@@ -37,9 +37,9 @@ class Memory:
         self._rows[payment.id] = _Row(payment, key, until, until)
         return None
 
-    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str) -> Payment:
+    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
         row = self._pending(payment_id)
-        if row is None:
+        if row is None or (idle and row.working_until > datetime.now(UTC)):
             raise NotPending
         self._changes.append(
             Change(
@@ -78,6 +78,12 @@ class Memory:
             row.look_up_at = now + timedelta(seconds=again_s(row.look_ups))
             row.look_ups += 1
         return [row.payment for row in due[:limit]]
+
+    def in_doubt(self) -> list[Payment]:
+        now = datetime.now(UTC)
+        found = [row.payment for row in self._rows.values() if row.working_until <= now]
+        found = [payment for payment in found if payment.status is Status.PENDING]
+        return sorted(found, key=lambda payment: payment.created_at)
 
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
         newest_first = sorted((row.payment for row in self._rows.values()), key=lambda p: p.created_at, reverse=True)

@@ -1,9 +1,10 @@
 """What is kept: a payment, the key it was made with, and every change of its status."""
 
+from asyncio import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 # Every payment belongs to a merchant, and an idempotency key is a merchant's own. There is one so far.
@@ -70,7 +71,14 @@ class Change:
 
 
 class StoreUnavailable(Exception):
-    """The store could not be asked, or did not answer in time; whether it did the work is not known."""
+    """The store could not be asked, or did not answer in time; whether it did the work is not known.
+
+    unfinished: the call, when it goes on all the same
+    """
+
+    def __init__(self, why: str = "", unfinished: "Future[Any] | None" = None) -> None:
+        super().__init__(why)
+        self.unfinished = unfinished
 
 
 class StoreMismatch(Exception):
@@ -78,4 +86,4 @@ class StoreMismatch(Exception):
 
 
 class NotPending(Exception):
-    """There is no PENDING payment with this id to settle."""
+    """There is no PENDING payment with this id that may be settled now."""

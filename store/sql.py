@@ -11,6 +11,7 @@ function is one short transaction, and no connection is held between them.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -37,7 +38,11 @@ CONNECT_TIMEOUT_S: Final = 3
 
 _POSTGRESQL: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
-    "tcp_user_timeout": 10_000,  # milliseconds, after which a server that vanished frees its threads
+    # A server that vanished frees its threads within seconds; the timeouts are in seconds and milliseconds.
+    "keepalives_idle": 3,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 8_000,
     "prepare_threshold": None,  # a pooler like PgBouncer may hand each transaction to another session
 }
 
@@ -59,9 +64,10 @@ class Sql:
     url: as SQLAlchemy writes it
     connections: how many may be open at once
     key_check: tells gateways with different FINGERPRINT_KEYs apart; the first one's is kept
+    create: make the tables where there are none
     """
 
-    def __init__(self, url: str, *, connections: int, key_check: str) -> None:
+    def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
         sqlite = url.startswith("sqlite")
         self._engine = sa.create_engine(
             url,
@@ -75,7 +81,7 @@ class Sql:
         if sqlite:
             sa.event.listen(self._engine, "connect", _durable)
         try:
-            self._prepare(key_check)
+            self._prepare(key_check, create=create)
         except Exception:
             self.close()
             raise
@@ -102,9 +108,12 @@ class Sql:
         raise StoreUnavailable("the key's payment comes and goes")
 
     @_available()
-    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str) -> Payment:
+    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
+        one = sa.and_(payments.c.id == payment_id, is_pending)
+        if idle:
+            one = sa.and_(one, payments.c.working_until <= datetime.now(UTC))
         with self._engine.begin() as connection:
-            settled = sa.update(payments).where(payments.c.id == payment_id, is_pending).values(status=status)
+            settled = sa.update(payments).where(one).values(status=status)
             row = connection.execute(settled.returning(*_columns)).one_or_none()
             if row is None:
                 raise NotPending
@@ -155,6 +164,13 @@ class Sql:
         return taken
 
     @_available()
+    def in_doubt(self) -> list[Payment]:
+        idle = sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
+        with self._engine.connect() as connection:
+            query = sa.select(*_columns).where(idle).order_by(payments.c.created_at)
+            return [_payment(row) for row in connection.execute(query)]
+
+    @_available()
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
         query = sa.select(*_columns).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
@@ -189,9 +205,14 @@ class Sql:
         return Claimed(payment=payment, fingerprint=fingerprint, working=working)
 
     @_available()
-    def _prepare(self, key_check: str) -> None:
+    def _prepare(self, key_check: str, *, create: bool) -> None:
         """Make the tables where there are none, and refuse a store that this gateway must not touch."""
+        file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
+        if not create and file is not None and not Path(file).exists():
+            raise StoreMismatch("does not exist")
         with self._alone() as connection:
+            if not create and not sa.inspect(connection).has_table(meta.name):
+                raise StoreMismatch("has no payments: no gateway has used it yet")
             metadata.create_all(connection)
             kept = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
             if not kept:

@@ -69,6 +69,7 @@ def chunked(*chunks: bytes) -> bytes:
             id="a byte a chunk",
         ),
         pytest.param(post(PAYMENT, JSON, "Accept: text/html"), id="accepts something else"),
+        pytest.param(post(PAYMENT, JSON, "Idempotency-Key:   with space around \t "), id="space around a key"),
         pytest.param(post(b"\n " + PAYMENT + b"\t\r\n", JSON), id="white space around"),
         pytest.param(post(PAYMENT.replace(b"GBP", b"\\u0047BP"), JSON), id="escapes"),
         pytest.param(post(PAYMENT, JSON, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), id="h2c offered"),

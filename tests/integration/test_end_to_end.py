@@ -250,6 +250,19 @@ def test_the_simulator_follows_the_published_rules(
     simulator.stop()
 
 
+def test_the_simulator_never_authorizes_what_it_said_it_never_heard_of() -> None:
+    """Its "unknown" ends a payment as declined, so a request that arrives later is declined too."""
+    simulator = Simulator()
+    simulator.start()
+    payment_id = str(uuid4())
+    asked = requests.get(f"{simulator.url}/payments/{payment_id}", timeout=10)
+    assert asked.json() == {"payment_id": payment_id, "status": "unknown"}
+    late = {"card_number": "1", "expiry_date": "04/2030", "currency": "GBP", "amount": 100, "cvv": "123"}
+    answer = requests.post(f"{simulator.url}/payments", json=late, headers={"Idempotency-Key": payment_id}, timeout=10)
+    assert answer.json()["authorized"] is False
+    simulator.stop()
+
+
 def test_currencies_can_be_replaced() -> None:
     """What is accepted, what is said to be accepted and what is served are the same."""
     with Gateway(SUPPORTED_CURRENCIES="EUR,JPY") as gateway:

@@ -56,6 +56,8 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
         assert (settled.returncode, settled.stdout) == (0, f"{payment['id']} AUTHORIZED\n")
         assert gateway.find(payment["id"]).json() == {**payment, "status": "AUTHORIZED"}
         assert command(database_url, "pending").stdout == "none\n"
+        assert command(database_url, "history", str(uuid.uuid4())).returncode == 1
+        assert command(database_url, "settle", payment["id"], "declined", "--note", "x" * 501).returncode == 2
         (change,) = json.loads(command(database_url, "history", payment["id"], "--json").stdout)
         assert change["changed_by"].startswith("operator ")
         assert (change["from"], change["to"], change["note"]) == ("PENDING", "AUTHORIZED", "bank statement 12 May")
@@ -67,6 +69,20 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
         assert (none.returncode, none.stderr) == (1, f"there is no payment {unknown}\n")
         assert command(database_url, "settle", payment["id"], "declined").returncode == 2, "a note is required"
     bank.close()
+
+
+def test_a_payment_at_work_is_not_in_doubt(database_url: str) -> None:
+    """Its request will say how it ended; nobody says otherwise meanwhile."""
+    with Gateway(settings=settings(database_url), BANK_TIMEOUT_S="60") as gateway, ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(gateway.pay, card_number=support.SILENT)
+        wait_until(lambda: json.loads(command(database_url, "payments", "--json").stdout))
+        (payment,) = json.loads(command(database_url, "payments", "--json").stdout)
+        early = command(database_url, "settle", payment["id"], "declined", "--note", "too early")
+        assert (early.returncode, early.stderr) == (1, f"{payment['id']} is still at work: try again in a while\n")
+        assert command(database_url, "pending").stdout == "none\n"
+        gateway.process.kill()  # it would be at work for a minute
+        with pytest.raises(requests.ConnectionError):
+            under_way.result()
 
 
 def test_the_commands_reach_payments_in_memory() -> None:
@@ -125,7 +141,7 @@ def test_a_store_that_goes_down_is_503_before_the_bank_and_202_after(postgresql:
             answer = asked.result()
             payment_id = answer.json()["id"]
             assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
-            assert f"ERROR gateway.payments payment {payment_id} is PENDING" in gateway.log
+            wait_until(lambda: f"ERROR gateway.payments payment {payment_id} is PENDING" in gateway.log)
         finally:
             postgresql.start()
         wait_until(lambda: gateway.find(payment_id).json().get("status") == "AUTHORIZED", 20)

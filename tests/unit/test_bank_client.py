@@ -264,6 +264,20 @@ def test_a_request_that_waited_too_long_is_not_sent() -> None:
     assert bank.requests == []
 
 
+def test_a_slow_resolver_of_names_does_not_send_it_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up a host has a clock of its own; a request that would leave after its time does not leave."""
+    look_up = socket.getaddrinfo
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.8)
+        return look_up(*args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        assert outcome(client(bank.url, timeout_s=0.5)) is NotReached
+    assert bank.requests == []
+
+
 def test_the_payments_id_goes_along() -> None:
     """A bank that knows the header never authorizes it twice."""
     request = authorization_request()

@@ -147,6 +147,25 @@ def test_work_ends_by_itself_or_in_doubt() -> None:
 
 
 @pytest.mark.usefixtures("url")
+def test_only_an_idle_payment_is_in_doubt_and_settled_as_such() -> None:
+    """What a request is at work on is its own to settle; the oldest doubt comes first."""
+
+    async def scenario() -> None:
+        working, older, younger = pending(), pending(), pending()
+        await store.claim(working, None, 60)
+        await store.claim(older, None, 0)
+        await store.claim(younger, None, 0)
+        assert [payment.id for payment in await store.in_doubt()] == [older.id, younger.id]
+        with pytest.raises(NotPending):
+            await store.settle(working.id, Status.DECLINED, "someone", idle=True)
+        await store.settle(older.id, Status.DECLINED, "someone", idle=True)
+        await store.settle(working.id, Status.AUTHORIZED, "someone")
+        assert [payment.id for payment in await store.in_doubt()] == [younger.id]
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
 def test_what_is_due_is_taken_once_and_later_again() -> None:
     """By one process at a time, at growing intervals; what is at work or settled is left alone."""
 
@@ -240,6 +259,14 @@ def test_another_fingerprint_key_is_refused(database_url: str) -> None:
     store.configure(database_url, key_check="one")
     with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
         store.configure(database_url, key_check="other")
+
+
+def test_a_store_is_not_made_by_looking_at_it(tmp_path: Any, postgresql: Postgres) -> None:
+    """A typo in STORE_URL must not say that there are no payments in doubt."""
+    for url in (f"sqlite:///{tmp_path}/typo.db", postgresql.new_database()):
+        with pytest.raises(StoreMismatch):
+            store.configure(url, create=False)
+    assert not (tmp_path / "typo.db").exists()
 
 
 def test_a_newer_store_is_refused_and_left_alone(tmp_path: Any) -> None:
