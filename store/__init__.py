@@ -55,8 +55,8 @@ def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
 
     key_check: what FINGERPRINT_KEY is known by (idempotency.py)
     create: make the tables where there are none
-    Raises `StoreMismatch` when the store is not for this
-    gateway, and `StoreUnavailable` when it can't be reached.
+    Raises `StoreMismatch` when the store is not for this gateway, and `StoreUnavailable` when it can't
+    be reached.
     """
     global _kept
     close()

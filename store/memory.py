@@ -96,8 +96,7 @@ class Memory:
         return [change for change in self._changes if change.payment_id == payment_id]
 
     def close(self) -> None:
-        """Forget everything."""
-        self.__init__()  # type: ignore[misc]
+        """There is nothing to let go: what was kept goes with this object."""
 
     def _pending(self, payment_id: UUID) -> _Row | None:
         row = self._rows.get(payment_id)
