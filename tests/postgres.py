@@ -1,6 +1,8 @@
 """A real PostgreSQL for the tests, which can be stopped and started while something uses it."""
 
+import contextlib
 import itertools
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -39,6 +41,11 @@ class Postgres:
         self._control("-m", "immediate", "stop")
 
     def start(self) -> None:
+        """Start it again; the package gives up after 10 s, which a recovery on a busy machine may take."""
+        for _ in range(5):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.ensure_postgres_running()
+                return
         self._server.ensure_postgres_running()
 
     def close(self) -> None:
