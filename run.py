@@ -28,8 +28,6 @@ from connexion.middleware import MiddlewarePosition
 from connexion.options import SwaggerUIOptions
 from connexion.resolver import RelativeResolver
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
 from uvicorn.supervisors import Multiprocess
 
 import bank
@@ -45,7 +43,7 @@ from bank.simulator import Simulator
 from config import SETTINGS, Config, ConfigError
 from handlers import gate, problems
 from handlers.access_log import AccessLog
-from handlers.contract import Contract
+from handlers.contract import Contract, serve
 from handlers.protocol import Protocol
 from handlers.validation import BodyValidator, ParameterValidator
 
@@ -91,25 +89,8 @@ def create_app(config: Config, *, today: Callable[[], date] = today_utc, validat
     app.add_middleware(gate.Gate, position=MiddlewarePosition.BEFORE_SWAGGER, contract=contract)
     for error in (ProblemException, HTTPException, Exception):
         app.add_error_handler(error, problems.render)
-    _serve_contract(app, contract)
+    serve(app, contract)
     return app
-
-
-def _serve_contract(app: AsyncApp, contract: Contract) -> None:
-    base = contract.base_path
-
-    async def as_json(_request: Request) -> Response:
-        return Response(contract.served_json(), media_type="application/json")
-
-    async def as_yaml(_request: Request) -> Response:
-        return Response(contract.served_yaml(), media_type="application/yaml")
-
-    async def ui(_request: Request) -> Response:
-        return RedirectResponse(f"{base}/ui/")
-
-    app.add_url_rule(f"{base}/openapi.json", "openapi_json", as_json)
-    app.add_url_rule(f"{base}/openapi.yaml", "openapi_yaml", as_yaml)
-    app.add_url_rule("/", "ui", ui)
 
 
 def open_store(config: Config, *, create: bool = True) -> None:

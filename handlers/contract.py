@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from connexion import AsyncApp
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 PATH: Final = Path(__file__).parent.parent / "payment_gateway_api.yaml"
 
@@ -83,6 +86,24 @@ class Contract:
             json.dumps(document).encode(),
             yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode(),
         )
+
+
+def serve(app: AsyncApp, contract: Contract) -> None:
+    """Serve the contract beside the API, as JSON and as YAML, and lead from `/` to its UI."""
+    base = contract.base_path
+
+    async def as_json(_request: Request) -> Response:
+        return Response(contract.served_json(), media_type="application/json")
+
+    async def as_yaml(_request: Request) -> Response:
+        return Response(contract.served_yaml(), media_type="application/yaml")
+
+    async def ui(_request: Request) -> Response:
+        return RedirectResponse(f"{base}/ui/")
+
+    app.add_url_rule(f"{base}/openapi.json", "openapi_json", as_json)
+    app.add_url_rule(f"{base}/openapi.yaml", "openapi_yaml", as_yaml)
+    app.add_url_rule("/", "ui", ui)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ import pytest
 import bank
 import store
 from tests import postgres
-from tests.support import Gateway
+from tests.support import Gateway, store_url
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,4 @@ def postgresql() -> Iterator[postgres.Postgres]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'payments.db'}"
-    server: postgres.Postgres = request.getfixturevalue("postgresql")
-    return server.new_database()
+    return store_url(request.param, tmp_path, request)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 import requests
 import uvicorn
 
@@ -224,6 +225,16 @@ def serving(app: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(20)
+
+
+def store_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
+    """Return the URL of an empty store: memory, sqlite in `folder`, or a new database in postgresql."""
+    if kind == "memory":
+        return "memory:"
+    if kind == "sqlite":
+        return f"sqlite:///{folder / 'payments.db'}"
+    url: str = request.getfixturevalue("postgresql").new_database()
+    return url
 
 
 @contextlib.contextmanager

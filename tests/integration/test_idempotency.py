@@ -23,12 +23,7 @@ def settings(url: str) -> dict[str, str]:
 @pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql"])
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """One gateway on each store for the whole file; every test takes keys of its own."""
-    if request.param == "memory":
-        url = "memory:"
-    elif request.param == "sqlite":
-        url = f"sqlite:///{tmp_path_factory.mktemp('store')}/payments.db"
-    else:
-        url = request.getfixturevalue("postgresql").new_database()
+    url = support.store_url(request.param, tmp_path_factory.mktemp("store"), request)
     with Gateway(BANK_TIMEOUT_S="1", BANK_CONNECT_TIMEOUT_S="0.2", settings=settings(url)) as running:
         yield running
 

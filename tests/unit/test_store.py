@@ -15,16 +15,12 @@ import pytest
 import store
 from store import Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable
 from tests.postgres import Postgres
+from tests.support import store_url
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
-    if request.param == "memory":
-        url = "memory:"
-    elif request.param == "sqlite":
-        url = f"sqlite:///{tmp_path}/payments.db"
-    else:
-        url = request.getfixturevalue("postgresql").new_database()
+    url = store_url(request.param, tmp_path, request)
     store.configure(url)
     yield url
     store.close()
