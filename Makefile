@@ -11,11 +11,12 @@ run: $(RUN)/installed
 test: $(DEV)/installed
 	$(DEV)/bin/tox
 
-# Against a gateway that is running: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000]
+# Against a gateway that is running: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...]
 URL ?= http://127.0.0.1:8000
 CASES ?= 1000
 fuzz: $(DEV)/installed
-	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES)
+	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES) \
+	  $(if $(KEY),--header 'Authorization: Bearer $(KEY)')
 
 # Kill gateways and databases under load, then compare the books: make chaos [SECONDS=60] [SEED=1] [STORE=postgresql|sqlite]
 SECONDS ?= 60

@@ -1,22 +1,19 @@
-"""Every setting: its default, what is allowed and why, read from the environment over .env.
+"""The settings (settings.py) as they are for this process: read from the environment over .env, and checked.
 
-`SETTINGS` is the whole truth: loading, `run.py --help` and the test that holds `.env.example`
-to it all read the same table. Nothing else in the gateway reads the environment.
+Nothing else in the gateway reads the environment.
 """
 
-import math
 import os
-import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
-import iso4217
 from dotenv import dotenv_values
+from limits import RateLimitItem
 
-from bank import BANKS
+import values
+from settings import SETTINGS
 from store import MEMORY
 
 
@@ -30,6 +27,8 @@ class Config:
 
     bank_url: None is the built-in simulator
     supported_currencies: none are the contract's
+    api_keys: merchants by the digests of their keys
+    metrics_port: None is none
     """
 
     bank_url: str | None
@@ -37,22 +36,27 @@ class Config:
     bank_timeout_s: float
     bank_retries: int
     bank_concurrency: int
+    bank_queue: int
+    breaker_failures: int
+    breaker_open_s: float
+    bank_ca_file: str | None
+    bank_client_cert: str | None
     supported_currencies: tuple[str, ...]
     store_url: str = field(repr=False)
     fingerprint_key: bytes = field(repr=False)
+    api_keys: dict[str, str] = field(repr=False)
+    rate_limit: tuple[RateLimitItem, ...]
+    rate_limit_store: str = field(repr=False)
+    cors_origins: tuple[str, ...]
     host: str
     port: int
+    tls_cert: str | None
+    tls_key: str | None
     workers: int
+    drain_s: float
+    metrics_port: int | None
     log_level: str
-
-
-class Setting(NamedTuple):
-    """How to read one variable. `parse` raises `ValueError` saying what is wrong."""
-
-    parse: Callable[[str], Any]
-    default: str
-    allowed: str
-    why: str
+    log_format: str
 
 
 def load(overrides: Mapping[str, str] | None = None) -> Config:
@@ -65,17 +69,20 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(".env is not UTF-8; allowed: NAME=VALUE lines, see .env.example") from None
     given = {**kept, **os.environ, **(overrides or {})}
-    values: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     wrong: list[str] = []
     for name, setting in SETTINGS.items():
         try:
-            values[name.lower()] = setting.parse(given.get(name) or setting.default)
+            read[name.lower()] = setting.parse(given.get(name) or setting.default)
         except ValueError as error:
             wrong.append(f"{name} {error}; allowed: {setting.allowed}")
-    wrong += [] if wrong else _wrong_together(values)
+    wrong += [] if wrong else _wrong_together(read)
     if wrong:
         raise ConfigError("\n".join(wrong))
-    return Config(**{**values, "fingerprint_key": values["fingerprint_key"] or secrets.token_bytes(32)})
+    read["fingerprint_key"] = read["fingerprint_key"] or secrets.token_bytes(32)
+    if read["bank_queue"] is None:
+        read["bank_queue"] = read["bank_concurrency"]
+    return Config(**read)
 
 
 def hand_on(settings: Mapping[str, str]) -> None:
@@ -83,132 +90,33 @@ def hand_on(settings: Mapping[str, str]) -> None:
     os.environ.update(settings)
 
 
-def _wrong_together(values: Mapping[str, Any]) -> list[str]:
-    if values["store_url"] == MEMORY:
-        if values["workers"] > 1:
-            return ["WORKERS is more than 1 with STORE_URL=memory:, which one process can't share; allowed: 1"]
-    elif not values["fingerprint_key"]:
-        return [
-            f"FINGERPRINT_KEY is not set, and this STORE_URL needs it; allowed: {SETTINGS['FINGERPRINT_KEY'].allowed}"
+def _wrong_together(read: Mapping[str, Any]) -> list[str]:
+    wrong = []
+    if read["store_url"] == MEMORY:
+        if read["workers"] > 1:
+            wrong.append("WORKERS is more than 1 with STORE_URL=memory:, which one process can't share; allowed: 1")
+    elif not read["fingerprint_key"]:
+        allowed = SETTINGS["FINGERPRINT_KEY"].allowed
+        wrong.append(f"FINGERPRINT_KEY is not set, and this STORE_URL needs it; allowed: {allowed}")
+    if read["rate_limit"] and read["workers"] > 1 and read["rate_limit_store"] == MEMORY:
+        allowed = SETTINGS["RATE_LIMIT_STORE"].allowed
+        wrong.append(f"RATE_LIMIT_STORE is {MEMORY}, which several WORKERS can't share; allowed: {allowed}")
+    if not (read["bank_url"] or "").startswith("https:"):
+        wrong += [
+            f"{name} is set, and BANK_URL is no https; allowed: a BANK_URL with https"
+            for name in ("BANK_CA_FILE", "BANK_CLIENT_CERT")
+            if read[name.lower()]
         ]
-    return []
+    return wrong + _wrong_certificate(read["tls_cert"], read["tls_key"])
 
 
-def _bank_url(text: str) -> str | None:
-    if not text:
-        return None
+def _wrong_certificate(certificate: str | None, key: str | None) -> list[str]:
+    if not certificate and not key:
+        return []
+    if not certificate or not key:
+        return ["TLS_CERT and TLS_KEY go together; allowed: both, or none"]
     try:
-        url = urlsplit(text)
-        port_ok = url.port != 0
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if url.scheme not in BANKS or not url.hostname or not port_ok:
-        raise ValueError("is not a URL of a bank")
-    if any(character in "?#@" or character.isspace() for character in text):
-        raise ValueError("has credentials, a query, a fragment or white space")
-    return text
-
-
-def _currencies(text: str) -> tuple[str, ...]:
-    known = iso4217.Currency.__members__
-    codes = tuple(code.strip() for code in text.split(",")) if text else ()
-    for code in codes:
-        if not re.fullmatch("[A-Z]{3}", code) or code not in known or known[code].exponent is None:
-            raise ValueError(f"has {code!r}, which is no ISO 4217 code of money with a minor unit")
-    if len(set(codes)) < len(codes):
-        raise ValueError("has a code twice")
-    return codes
-
-
-def _store_url(text: str) -> str:
-    if text != MEMORY and not re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", text):
-        raise ValueError("is not a store")  # not what was given: it may hold a password
-    return text
-
-
-def _fingerprint_key(text: str) -> bytes:
-    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise ValueError("is not 64 hex digits")
-    return bytes.fromhex(text)
-
-
-def _host(text: str) -> str:
-    if not text.isprintable() or any(character.isspace() or character in "/[]" for character in text):
-        raise ValueError(f"is {text!r}")
-    return text
-
-
-def _log_level(text: str) -> str:
-    if text.upper() not in LOG_LEVELS:
-        raise ValueError(f"is {text!r}")
-    return text.upper()
-
-
-def _integer(low: int, high: int) -> tuple[Callable[[str], int], str]:
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise ValueError(f"is {text!r}")
-        return int(text)
-
-    return parse, f"an integer from {low} to {high}"
-
-
-def _seconds(low: float, high: float) -> tuple[Callable[[str], float], str]:
-    def parse(text: str) -> float:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = math.nan
-        if not low <= seconds <= high:
-            raise ValueError(f"is {text!r}")
-        return seconds
-
-    return parse, f"seconds from {low:g} to {high:g}"
-
-
-def _setting(default: str, why: str, parse_and_allowed: tuple[Callable[[str], Any], str]) -> Setting:
-    parse, allowed = parse_and_allowed
-    return Setting(parse, default, allowed, why)
-
-
-LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-SETTINGS: Final[dict[str, Setting]] = {
-    "BANK_URL": _setting(
-        "",
-        "where the acquiring bank is; unset, the built-in simulator is started and no money moves",
-        (_bank_url, " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)),
-    ),
-    "BANK_CONNECT_TIMEOUT_S": _setting(
-        "2", "how long one attempt to connect may take, and the wait for a free place", _seconds(0.05, 60)
-    ),
-    "BANK_TIMEOUT_S": _setting(
-        "10", "how long a whole call may take, retries included; then the payment is PENDING", _seconds(0.05, 300)
-    ),
-    "BANK_RETRIES": _setting(
-        "2", "how often to try again what certainly did not happen: no connection, or a 503", _integer(0, 10)
-    ),
-    "BANK_CONCURRENCY": _setting("128", "how many calls to the bank may be under way at once", _integer(1, 2000)),
-    "SUPPORTED_CURRENCIES": _setting(
-        "",
-        "the currencies to accept, instead of the contract's",
-        (_currencies, "ISO 4217 codes separated by commas"),
-    ),
-    "STORE_URL": _setting(
-        MEMORY,
-        "where payments are kept; memory is gone when the gateway stops",
-        (_store_url, f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
-    ),
-    "FINGERPRINT_KEY": _setting(
-        "",
-        "the secret that fingerprints of requests are made with; every gateway on a store needs the same, "
-        "and memory makes its own",
-        (_fingerprint_key, "64 hex digits, made by `openssl rand -hex 32`"),
-    ),
-    "HOST": _setting(
-        "127.0.0.1", "the address to listen on; loopback unless you say otherwise", (_host, "an address or a host name")
-    ),
-    "PORT": _setting("8000", "the port to listen on; 0 takes a free one", _integer(0, 65535)),
-    "WORKERS": _setting("1", "how many processes serve", _integer(1, 64)),
-    "LOG_LEVEL": _setting("INFO", "how much to log, to standard error", (_log_level, ", ".join(LOG_LEVELS))),
-}
+        values.check_certificate(certificate, key)
+    except ValueError as error:
+        return [f"TLS_CERT with TLS_KEY {error}; allowed: files in PEM, the key without a password"]
+    return []

@@ -21,13 +21,16 @@ def path_for(port: int) -> Path:
     return Path(tempfile.gettempdir()) / f"payment-gateway-{os.getuid()}" / f"{port}.sock"
 
 
-async def listen(port: int, parser: argparse.ArgumentParser) -> asyncio.Server:
-    """Do the commands that come, until the server is closed."""
+async def listen(port: int, parser: argparse.ArgumentParser, *, live: bool) -> asyncio.Server:
+    """Do the commands that come, until the server is closed.
+
+    live: whether payments move money, for the prefix of keys
+    """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             sent = json.loads(await reader.readline())
-            answer = await operate.run(parser.parse_args(sent["arguments"]), sent["operator"])
+            answer = await operate.run(parser.parse_args(sent["arguments"]), sent["operator"], live=live)
         except (Exception, SystemExit):  # argparse exits at what it does not know; the gateway must not
             answer = 1, "the gateway does not understand this command"
         writer.write(json.dumps(answer).encode())

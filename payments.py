@@ -17,7 +17,9 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import bank
+import exchange
 import idempotency
+import metrics
 import store
 from store import Payment, Status
 
@@ -57,36 +59,50 @@ class Paid:
 _recording: set[asyncio.Task[None]] = set()
 
 
-async def pay(values: dict[str, Any], key: str | None = None) -> Paid:
-    """Charge a card, and return the payment.
+async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> Paid:
+    """Charge a card for a merchant, and return the payment.
 
     values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv
-    key: the same key with the same values is the same payment, however often it comes
+    key: the merchant's; the same key with the same values is the same payment, however often it comes
 
     The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have
-    moved but no answer came. Raises `bank.NotReached`, `bank.Refused` or `store.StoreUnavailable` when
-    money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
+    moved but no answer came. Raises `bank.Overloaded`, `bank.NotReached`, `bank.Refused` or
+    `store.StoreUnavailable` when money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
     """
     values = dict(values)
     fingerprint = idempotency.fingerprint(values)
     card_number, cvv = values.pop("card_number"), values.pop("cvv")
     payment = Payment(
-        id=uuid4(), status=Status.PENDING, card_last4=card_number[-4:], created_at=datetime.now(UTC), **values
+        id=uuid4(),
+        merchant=merchant,
+        status=Status.PENDING,
+        card_last4=card_number[-4:],
+        created_at=datetime.now(UTC),
+        **values,
     )
     answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2
     request = bank.AuthorizationRequest(
-        payment_id=payment.id, card_number=card_number, cvv=cvv, answer_by=answer_by, **values
+        payment_id=payment.id,
+        card_number=card_number,
+        cvv=cvv,
+        trace=exchange.now().trace(),
+        answer_by=answer_by,
+        **values,
     )
     kept_key = store.Key(key=idempotency.digest(key), fingerprint=fingerprint) if key else None
-    claimed = await _claim(payment, kept_key)
-    if claimed is not None:
-        return _again(claimed, fingerprint)
-    return Paid(await _authorize(payment, request))
+    with bank.room():
+        claimed = await _claim(payment, kept_key)
+        if claimed is not None:
+            return _again(claimed, fingerprint)
+        paid = Paid(await _authorize(payment, request))
+    metrics.PAYMENTS.labels(paid.payment.status, payment.currency).inc()
+    return paid
 
 
-async def find(payment_id: UUID) -> Payment | None:
-    """Return the payment, or None when there is none with this id."""
-    return await store.find(payment_id)
+async def find(merchant: str, payment_id: UUID) -> Payment | None:
+    """Return a merchant's payment, or None when the merchant has none with this id."""
+    payment = await store.find(payment_id)
+    return payment if payment is not None and payment.merchant == merchant else None
 
 
 async def close() -> None:

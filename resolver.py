@@ -9,9 +9,11 @@ that can't be asked leaves it to a person: `run.py pending` and `run.py settle`.
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 from typing import Final
 
 import bank
+import metrics
 import store
 from store import Payment, Status
 
@@ -44,6 +46,7 @@ async def run() -> None:
     while True:
         found = 0
         try:
+            await _measure()
             due = await store.take_due(AT_ONCE, _again_s)
             found = len(due)
             await asyncio.gather(*(_resolve(payment) for payment in due))
@@ -51,6 +54,13 @@ async def run() -> None:
             log.warning("payments in doubt can't be looked after: %s", type(error).__name__)
         if found < AT_ONCE:
             await asyncio.sleep(EVERY_S)
+
+
+async def _measure() -> None:
+    doubt = await store.doubts()
+    age_s = (datetime.now(UTC) - doubt.oldest).total_seconds() if doubt.oldest else 0.0
+    metrics.PENDING.set(doubt.payments)
+    metrics.PENDING_AGE.set(age_s)
 
 
 def _again_s(look_ups: int) -> float:
@@ -77,4 +87,5 @@ async def _resolve(payment: Payment) -> None:
     except store.StoreUnavailable as error:
         log.warning("payment %s is %s, which can't be recorded yet: %s", payment.id, status, error)
         return
+    metrics.RESOLVED.labels(status).inc()
     log.info("payment %s %s: %s", payment.id, status, note)

@@ -1,21 +1,36 @@
-"""The other side: which banks there are, and how many threads may talk to one at once.
+"""The other side: which banks there are, how many payments may be at one, and when one is left alone.
 
 `bank.authorize(...)` is what payments.py calls. A bank's calls block, so they run in threads of
 their own: when the bank hangs and all of them are taken, everything else answers as fast as ever.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, ParamSpec, TypeVar
 from uuid import UUID
 
+import exchange
+import metrics
+from bank.breaker import Breaker
 from bank.client import AcquiringBank
-from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
+from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import AuthorizationRequest, Bank
 
-__all__ = ["BANKS", "AuthorizationRequest", "Bank", "BankError", "NoAnswer", "NoLookUp", "NotReached", "Refused"]
+__all__ = [
+    "BANKS",
+    "AuthorizationRequest",
+    "Bank",
+    "BankError",
+    "NoAnswer",
+    "NoLookUp",
+    "NotReached",
+    "Overloaded",
+    "Refused",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,20 +43,40 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Connected:
     bank: Bank
     threads: ThreadPoolExecutor
     places: asyncio.Semaphore
+    breaker: Breaker
     wait_s: float
     longest_s: float
+    room: int  # for so many more payments
 
 
 _connected: _Connected | None = None
 
 
-def configure(url: str, *, connect_timeout_s: float, timeout_s: float, retries: int, concurrency: int) -> None:
-    """Choose the bank at `url`, by its scheme, and make room for `concurrency` calls at once."""
+def configure(
+    url: str,
+    *,
+    connect_timeout_s: float,
+    timeout_s: float,
+    retries: int,
+    concurrency: int,
+    queue: int,
+    breaker_failures: int,
+    breaker_open_s: float,
+    ca_file: str | None = None,
+    client_cert: str | None = None,
+) -> None:
+    """Choose the bank at `url`, by its scheme.
+
+    concurrency, queue: how many calls may be under way at once, and how many payments wait besides
+    breaker_failures, breaker_open_s: after how many calls in a row that did not reach it, and for how
+    many seconds, it is left alone
+    ca_file, client_cert: PEM files for TLS, instead of the usual authorities, and to show to the bank
+    """
     global _connected
     close()
     bank = BANKS[url.partition(":")[0].lower()](
@@ -50,10 +85,17 @@ def configure(url: str, *, connect_timeout_s: float, timeout_s: float, retries: 
         timeout_s=timeout_s,
         retries=retries,
         concurrency=concurrency,
+        ca_file=ca_file,
+        client_cert=client_cert,
     )
-    threads = ThreadPoolExecutor(concurrency, thread_name_prefix="bank")
     _connected = _Connected(
-        bank, threads, asyncio.Semaphore(concurrency), connect_timeout_s, connect_timeout_s + timeout_s
+        bank=bank,
+        threads=ThreadPoolExecutor(concurrency, thread_name_prefix="bank"),
+        places=asyncio.Semaphore(concurrency),
+        breaker=Breaker(breaker_failures, breaker_open_s),
+        wait_s=connect_timeout_s,
+        longest_s=connect_timeout_s + timeout_s,
+        room=concurrency + queue,
     )
 
 
@@ -71,6 +113,29 @@ def longest_s() -> float:
     return _bank().longest_s
 
 
+def is_left_alone() -> bool:
+    """Whether the bank is not asked for a while, because it was not reached."""
+    return _bank().breaker.is_open()
+
+
+def has_room() -> bool:
+    """Whether one more payment may begin."""
+    return _bank().room > 0
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """Make a payment one of the BANK_CONCURRENCY + BANK_QUEUE that may be under way; or raise `Overloaded`."""
+    connected = _bank()
+    if connected.room <= 0:
+        raise Overloaded("too many payments are under way")
+    connected.room -= 1
+    try:
+        yield
+    finally:
+        connected.room += 1
+
+
 async def authorize(request: AuthorizationRequest) -> bool:
     """Ask the bank to authorize the payment; True when it did, False when it declined.
 
@@ -78,7 +143,13 @@ async def authorize(request: AuthorizationRequest) -> bool:
     a payment that got none was never sent, and saying so beats queueing behind a bank that hangs.
     Raises `NotReached`, `Refused` or `NoAnswer`.
     """
-    return await _ask(_bank().bank.authorize, request)
+    async with _place() as connected:
+        started = time.perf_counter()
+        try:
+            return await _in_thread(connected, connected.bank.authorize, request)
+        finally:
+            exchange.now().bank_s = took_s = time.perf_counter() - started
+            metrics.BANK_SECONDS.observe(took_s)
 
 
 async def look_up(payment_id: UUID) -> bool | None:
@@ -87,7 +158,8 @@ async def look_up(payment_id: UUID) -> bool | None:
     Raises `NoLookUp` when this bank can't be asked that, and another `BankError` when it should be
     asked again later.
     """
-    return await _ask(_bank().bank.look_up, payment_id)
+    async with _place() as connected:
+        return await _in_thread(connected, connected.bank.look_up, payment_id)
 
 
 def _bank() -> _Connected:
@@ -95,15 +167,23 @@ def _bank() -> _Connected:
     return _connected
 
 
-async def _ask(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+@contextlib.asynccontextmanager
+async def _place() -> AsyncIterator[_Connected]:
+    """One of the BANK_CONCURRENCY places, and the breaker's leave."""
     connected = _bank()
+    with metrics.BANK_QUEUED.track_inprogress():
+        try:
+            async with asyncio.timeout(connected.wait_s):
+                await connected.places.acquire()
+        except TimeoutError:
+            raise Overloaded("all BANK_CONCURRENCY calls are taken") from None
     try:
-        async with asyncio.timeout(connected.wait_s):
-            await connected.places.acquire()
-    except TimeoutError:
-        raise NotReached("all BANK_CONCURRENCY calls are taken") from None
-    try:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(connected.threads, lambda: call(*args, **kwargs))
+        with connected.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
+            yield connected
     finally:
         connected.places.release()
+
+
+async def _in_thread(connected: _Connected, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(connected.threads, lambda: call(*args, **kwargs))

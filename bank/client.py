@@ -9,13 +9,14 @@ number and all, so none of them leaves this module, not even as a `__context__`.
 import time
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+import metrics
 import strict_json
 from bank import deadline
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
@@ -35,12 +36,24 @@ BACKOFF_JITTER_S: Final = 0.1
 class AcquiringBank:
     """A bank that speaks the acquirer's protocol at `{url}/payments`."""
 
-    def __init__(self, url: str, *, connect_timeout_s: float, timeout_s: float, retries: int, concurrency: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout_s: float,
+        timeout_s: float,
+        retries: int,
+        concurrency: int,
+        ca_file: str | None = None,
+        client_cert: str | None = None,
+    ) -> None:
         self._url = url.rstrip("/") + "/payments"
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
         self._session = _Session()
         self._session.trust_env = False  # no proxy, .netrc or CA bundle from the environment
+        self._session.verify = ca_file or True
+        self._session.cert = client_cert
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
         self._session.mount("http://", adapter)
@@ -68,7 +81,7 @@ class AcquiringBank:
 
     def _authorize(self, request: AuthorizationRequest) -> bool:
         # The payment's id, so that a bank that knows the header never authorizes it twice.
-        identity = {"Idempotency-Key": str(request.payment_id)}
+        identity = {"Idempotency-Key": str(request.payment_id), **request.trace}
         with self._request("POST", self._url, headers=identity, json=_protocol(request)) as response:
             status = response.status_code
             if status == 200:
@@ -130,9 +143,18 @@ class _Adapter(HTTPAdapter):
         self.poolmanager = deadline.DeadlinePools(num_pools=connections, maxsize=maxsize, **kwargs)
 
 
+class _Retry(Retry):
+    """urllib3's, counted: `increment` is called before each further attempt, and raises when there is none."""
+
+    def increment(self, *args: Any, **kwargs: Any) -> Self:
+        further = super().increment(*args, **kwargs)
+        metrics.BANK_RETRIES.inc()
+        return further
+
+
 def _retry(retries: int) -> Retry:
     """Retry what certainly did not happen: no connection, or a 503. Everything else is raised."""
-    return Retry(
+    return _Retry(
         total=retries,
         connect=retries,
         status=retries,

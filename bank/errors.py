@@ -2,6 +2,7 @@
 
     BankError
     ├── NotReached   money certainly has not moved; asking again later is safe
+    │   └── Overloaded   likewise; it was not even tried, there are too many payments already
     ├── Refused      money certainly has not moved; the bank faults our call, asking again is useless
     ├── NoAnswer     money may have moved; never call it declined, never ask again blindly
     └── NoLookUp     the bank can't be asked what became of a payment; a person has to find out
@@ -17,6 +18,10 @@ class BankError(Exception):
 
 class NotReached(BankError):
     """The request was never sent, or the bank answered 503."""
+
+
+class Overloaded(NotReached):
+    """More payments are under way than may be at the bank at once and wait for it."""
 
 
 class Refused(BankError):

@@ -1,5 +1,6 @@
 """What a bank is to the gateway: something that can be asked to authorize a payment."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
@@ -15,6 +16,7 @@ class AuthorizationRequest:
     currency: ISO 4217 code
     amount: in the currency's minor unit
     cvv: 3 or 4 digits
+    trace: headers that say which request this is
     answer_by: when, on `time.monotonic()`'s clock, the bank must have answered; later it must not be asked
     """
 
@@ -25,6 +27,7 @@ class AuthorizationRequest:
     currency: str
     amount: int
     cvv: str = field(repr=False)
+    trace: Mapping[str, str]
     answer_by: float
 
 

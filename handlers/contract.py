@@ -26,12 +26,16 @@ PATH: Final = Path(__file__).parent.parent / "payment_gateway_api.yaml"
 # In the file it stands at the operation, where schemathesis.toml can tell file and served apart.
 VALID_THROUGH: Final = "x-valid-through"
 
+# Where the operation of a request stands, in the ASGI scope.
+OPERATION: Final = "gateway.operation"
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One operation of the contract. `max_body_bytes` is 0 where there is no request body."""
 
     id: str
+    route: str
     media_types: tuple[str, ...]
     max_body_bytes: int
 
@@ -47,10 +51,12 @@ class Contract:
 
     currencies: the ISO 4217 codes to accept instead of the file's; none keeps the file's
     today: the current date in UTC; the expiry rule follows it while the process runs
+    is_open: whether no API key is needed, which may end while the process runs
     """
 
-    def __init__(self, currencies: Sequence[str], today: Callable[[], date]) -> None:
+    def __init__(self, currencies: Sequence[str], today: Callable[[], date], is_open: Callable[[], bool]) -> None:
         self._today = today
+        self._is_open = is_open
         self.document: dict[str, Any] = copy.deepcopy(_file())
         if currencies:
             _accept_only(self.document, list(currencies))
@@ -63,6 +69,8 @@ class Contract:
 
     def operations_at(self, path: str) -> dict[str, Operation]:
         """Return the operations of a request path by method, empty when the contract has no such path."""
+        if not path.isprintable():
+            return {}
         return next((known.operations for known in self._paths if known.pattern.fullmatch(path)), {})
 
     def enforced(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -71,14 +79,16 @@ class Contract:
 
     def served_json(self) -> bytes:
         """Return the document as it is served now, in JSON."""
-        return self._served(self._today().replace(day=1))[0]
+        return self._served(self._today().replace(day=1), self._is_open())[0]
 
     def served_yaml(self) -> bytes:
         """Return the document as it is served now, in YAML."""
-        return self._served(self._today().replace(day=1))[1]
+        return self._served(self._today().replace(day=1), self._is_open())[1]
 
-    def _serve(self, month: date) -> tuple[bytes, bytes]:
+    def _serve(self, month: date, is_open: bool) -> tuple[bytes, bytes]:  # noqa: FBT001  # called above only
         document = copy.deepcopy(self.document)
+        if is_open:
+            _drop_security(document)
         schemas = document["components"]["schemas"]
         for name, schema in schemas.items():
             schemas[name] = _bounded(schema, month)
@@ -119,6 +129,7 @@ def _path(template: str, item: dict[str, Any]) -> _Path:
     operations = {
         method.upper(): Operation(
             id=operation["operationId"],
+            route=template,
             media_types=tuple(operation.get("requestBody", {}).get("content", ())),
             max_body_bytes=operation.get("requestBody", {}).get("x-max-bytes", 0),
         )
@@ -137,6 +148,15 @@ def _put_expiry_rule_into_schema(document: dict[str, Any]) -> None:
                 content = operation["requestBody"]["content"].values()
                 name = next(iter(content))["schema"]["$ref"].rpartition("/")[2]
                 document["components"]["schemas"][name][VALID_THROUGH] = operation.pop(VALID_THROUGH)
+
+
+def _drop_security(document: dict[str, Any]) -> None:
+    """Without keys nobody is asked for one. An empty requirement beside another would let a wrong key pass."""
+    document["security"] = []
+    del document["components"]["securitySchemes"]
+    for item in document["paths"].values():
+        for operation in item.values():
+            operation["responses"].pop("401")
 
 
 def _drop_examples_of_headers(document: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from connexion import request
 
+import exchange
 import idempotency
 import payments
 from handlers.problems import Code, Problem
@@ -13,10 +14,10 @@ from store import Payment, Status
 _JSON = {"Content-Type": "application/json"}
 
 
-async def create_payment(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """POST /payments: 201 when the bank answered, 202 when its answer never came."""
+async def create_payment(body: dict[str, Any], user: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """POST /payments: 201 when the bank answered, 202 when its answer never came. `user` is the merchant."""
     key = request.headers.get("Idempotency-Key")
-    paid = await payments.pay(body, idempotency.key_of(key) if key else None)
+    paid = await payments.pay(user, body, idempotency.key_of(key) if key else None)
     status = 202 if paid.payment.status is Status.PENDING else 201
     headers = {"Location": f"{request.url.path}/{paid.payment.id}", **_JSON}
     if paid.replayed:
@@ -24,15 +25,17 @@ async def create_payment(body: dict[str, Any]) -> tuple[dict[str, Any], int, dic
     return _shown(paid.payment), status, headers
 
 
-async def get_payment(payment_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """GET /payments/{payment_id}."""
-    payment = await payments.find(UUID(payment_id))
+async def get_payment(payment_id: str, user: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """GET /payments/{payment_id}. Another merchant's payment is none."""
+    payment = await payments.find(user, UUID(payment_id))
     if payment is None:
         raise Problem(Code.PAYMENT_NOT_FOUND)
     return _shown(payment), 200, _JSON
 
 
 def _shown(payment: Payment) -> dict[str, Any]:
+    serving = exchange.now()
+    serving.payment_id, serving.outcome = payment.id, payment.status
     return {
         "id": str(payment.id),
         "status": payment.status,

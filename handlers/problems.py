@@ -17,6 +17,7 @@ from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
 
 import bank
+import exchange
 import payments
 import store
 
@@ -37,6 +38,7 @@ class Code(StrEnum):
     VALIDATION_FAILED = "validation_failed"
     MALFORMED_JSON = "malformed_json"
     MALFORMED_REQUEST = "malformed_request"
+    UNAUTHORIZED = "unauthorized"
     NOT_FOUND = "not_found"
     PAYMENT_NOT_FOUND = "payment_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -45,7 +47,10 @@ class Code(StrEnum):
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    CORS_REFUSED = "cors_refused"
+    RATE_LIMITED = "rate_limited"
     INTERNAL_ERROR = "internal_error"
+    OVERLOADED = "overloaded"
     BANK_UNAVAILABLE = "bank_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
 
@@ -62,6 +67,7 @@ PROBLEMS: Final = {
         400, "Bad Request", "The request's body is not valid JSON (RFC 8259), or names a field twice."
     ),
     Code.MALFORMED_REQUEST: _Told(400, "Bad Request", "The request is not valid HTTP/1.1."),
+    Code.UNAUTHORIZED: _Told(401, "Unauthorized", "Send a good API key as Authorization: Bearer KEY."),
     Code.NOT_FOUND: _Told(404, "Not Found", "There is nothing at this path."),
     Code.PAYMENT_NOT_FOUND: _Told(404, "Not Found", "There is no payment with this id."),
     Code.METHOD_NOT_ALLOWED: _Told(
@@ -80,8 +86,17 @@ PROBLEMS: Final = {
     Code.IDEMPOTENCY_KEY_REUSED: _Told(
         422, "Unprocessable Content", "This Idempotency-Key came before, with another payment."
     ),
+    Code.CORS_REFUSED: _Told(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
+    Code.RATE_LIMITED: _Told(
+        429, "Too Many Requests", "This is more than the rate agreed on; send the request again later, as it is."
+    ),
     Code.INTERNAL_ERROR: _Told(
         500, "Internal Server Error", "The gateway could not process the request. Nothing was charged."
+    ),
+    Code.OVERLOADED: _Told(
+        503,
+        "Service Unavailable",
+        "Too many payments are under way. Nothing was charged; send the request again later, as it is.",
     ),
     Code.BANK_UNAVAILABLE: _Told(
         503,
@@ -96,6 +111,7 @@ PROBLEMS: Final = {
 }
 
 _OF_EXCEPTION: Final[dict[type[Exception], Code]] = {
+    bank.Overloaded: Code.OVERLOADED,
     bank.NotReached: Code.BANK_UNAVAILABLE,
     bank.Refused: Code.INTERNAL_ERROR,
     payments.KeyInUse: Code.IDEMPOTENCY_KEY_IN_USE,
@@ -113,7 +129,9 @@ _OF_STATUS: Final = {
 # Unless the error brings its own.
 _HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
+    Code.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     Code.IDEMPOTENCY_KEY_IN_USE: RETRY_SOON,
+    Code.OVERLOADED: RETRY_SOON,
     Code.BANK_UNAVAILABLE: RETRY_AFTER,
     Code.STORE_UNAVAILABLE: RETRY_AFTER,
 }
@@ -137,8 +155,11 @@ class Problem(Exception):
         self.headers = headers or {}
 
 
-def document(code: Code, detail: str | None = None, errors: list[dict[str, str]] | None = None) -> bytes:
-    """Return the problem as JSON. `type` is about:blank: the HTTP status says it, `code` says more."""
+def document(code: Code, instance: str, detail: str | None = None, errors: list[dict[str, str]] | None = None) -> bytes:
+    """Return the problem as JSON. `type` is about:blank: the HTTP status says it, `code` says more.
+
+    instance: the X-Request-ID
+    """
     told = PROBLEMS[code]
     problem: dict[str, Any] = {
         "type": "about:blank",
@@ -146,6 +167,7 @@ def document(code: Code, detail: str | None = None, errors: list[dict[str, str]]
         "status": told.status,
         "detail": detail or told.detail,
         "code": code,
+        "instance": instance,
     }
     if errors:
         problem["errors"] = errors
@@ -155,11 +177,13 @@ def document(code: Code, detail: str | None = None, errors: list[dict[str, str]]
 async def render(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
     """Answer any error that was raised anywhere; async, or it would queue behind blocking work."""
     problem = _problem(error)
+    serving = exchange.now()
+    serving.outcome = problem.code
     return ConnexionResponse(
         status_code=PROBLEMS[problem.code].status,
         mimetype=MEDIA_TYPE,
         content_type=MEDIA_TYPE,
-        body=document(problem.code, problem.detail, problem.errors),
+        body=document(problem.code, serving.id, problem.detail, problem.errors),
         headers={**_HEADERS.get(problem.code, {}), **problem.headers},
     )
 

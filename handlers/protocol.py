@@ -1,22 +1,26 @@
 """HTTP/1.1 before there is a request to route: bounds on its head, and errors as problem documents too."""
 
 import asyncio
-import logging
 import re
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from exchange import Exchange
+from handlers.headers import SecurityHeaders
+from handlers.observe import note
 from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
-
-log = logging.getLogger("gateway.access")
 
 # httptools sets no limit of its own. nginx allows 32 KiB of headers, Apache's httpd 100 fields of 8.
 MAX_HEAD_BYTES: Final = 32 * 1024
 
 # The head of a request is one packet; who takes longer than this for it is holding a connection open.
 HEAD_TIMEOUT_S: Final = 10.0
+
+# An answer is one packet too, and the UI's largest file takes this long at 50 KB/s.
+READ_TIMEOUT_S: Final = 20.0
 
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -33,17 +37,30 @@ class Protocol(HttpToolsProtocol):
     _head_bytes = 0  # of the request whose head is being read
     _unparsed_bytes = 0  # received since the last callback
     _head_timer: asyncio.TimerHandle | None = None
+    _read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The other side does not read what it asked for."""
+        self._stop_waiting_for_reader()
+        self._read_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stop_waiting_for_reader()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
+            self._wait_for_head()  # whatever came ended uvicorn's wait for the next request
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
         self._parsed = False
@@ -54,8 +71,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
+        self._wait_for_head()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -84,6 +100,15 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the request's head is too large")  # httptools makes it an error of the parser
 
+    def _wait_for_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -102,11 +127,21 @@ class Protocol(HttpToolsProtocol):
             # what follows it on this connection can't be read.
             self.cycle.keep_alive = False
             return
-        body, status = document(code), PROBLEMS[code].status
-        log.info("- - %d", status)
-        head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
-            f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        refused = Exchange(outcome=code)
+        body, status = document(code, refused.id), PROBLEMS[code].status
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            (b"x-request-id", refused.id.encode()),
+            *_security_headers(https=self.config.is_ssl),
+        ]
+        head = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+        self.transport.write(head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body)
         self.transport.close()
+        note(refused, None, status, 0.0)
+
+
+@lru_cache
+def _security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
+    return SecurityHeaders("/", https=https).of_api

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 import strict_json
-from handlers.contract import Contract
+from handlers.contract import OPERATION, Contract
 from handlers.problems import Code, Problem
 
 
@@ -91,7 +91,7 @@ class ParameterValidator:
         # A header that stands twice says two things; joined by a NUL it fits no pattern.
         sent |= {name: "\0".join(headers.getlist(name)).strip(" \t") for name in self._headers if name in headers}
         scope[_PARAMETER_ERRORS] = find_errors(self._schema, sent)
-        if not self._contract.operations_at(scope["path"])[scope["method"]].max_body_bytes:
+        if not scope[OPERATION].max_body_bytes:
             raise_if(scope[_PARAMETER_ERRORS], self._contract.max_errors)
 
 

@@ -6,7 +6,7 @@ their own, and none is waited for longer than `WAIT_S`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +15,10 @@ from uuid import UUID
 
 from store.memory import Memory
 from store.records import (
+    ApiKey,
     Change,
     Claimed,
+    Doubt,
     Key,
     NotPending,
     Payment,
@@ -26,7 +28,18 @@ from store.records import (
 )
 from store.sql import Sql
 
-__all__ = ["Change", "Claimed", "Key", "NotPending", "Payment", "Status", "StoreMismatch", "StoreUnavailable"]
+__all__ = [
+    "ApiKey",
+    "Change",
+    "Claimed",
+    "Doubt",
+    "Key",
+    "NotPending",
+    "Payment",
+    "Status",
+    "StoreMismatch",
+    "StoreUnavailable",
+]
 
 MEMORY: Final = "memory:"
 
@@ -74,6 +87,11 @@ def close() -> None:
         _kept.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
     _kept.store.close()
     _kept = _Kept(Memory(), None)
+
+
+def is_lasting() -> bool:
+    """Whether what is kept outlives this process."""
+    return not isinstance(_kept.store, Memory)
 
 
 async def claim(payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
@@ -130,6 +148,36 @@ async def search(status: Status | None = None, since: datetime | None = None, li
 async def history(payment_id: UUID) -> list[Change]:
     """Return the payment's audit trail, oldest first."""
     return await _ask(_kept.store.history, payment_id)
+
+
+async def doubts() -> Doubt:
+    """Return how many payments are in doubt, and since when."""
+    return await _ask(_kept.store.doubts)
+
+
+async def add_api_key(key: ApiKey) -> None:
+    """Keep what is kept of a new API key."""
+    await _ask(_kept.store.add_api_key, key)
+
+
+async def api_keys() -> list[ApiKey]:
+    """Return every API key, the revoked ones too, oldest first."""
+    return await _ask(_kept.store.api_keys)
+
+
+async def revoke_api_key(key_id: str) -> ApiKey | None:
+    """Revoke an API key and return it; None when there is none with this id that is still good."""
+    return await _ask(_kept.store.revoke_api_key, key_id)
+
+
+async def use_api_keys(used: Mapping[str, datetime]) -> None:
+    """Record when API keys, by their ids, were last used."""
+    await _ask(_kept.store.use_api_keys, used)
+
+
+async def ping() -> None:
+    """Raise `StoreUnavailable` when the store can't be reached."""
+    await _ask(_kept.store.ping)
 
 
 async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -3,12 +3,12 @@
 All methods run on the event loop's thread and none of them waits, so each is a transaction.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from store.records import Change, Claimed, Key, NotPending, Payment, Status
+from store.records import ApiKey, Change, Claimed, Doubt, Key, NotPending, Payment, Status
 
 
 @dataclass(slots=True)
@@ -21,16 +21,17 @@ class _Row:
 
 
 class Memory:
-    """The store's functions (store/__init__.py) over two dicts."""
+    """The store's functions (store/__init__.py) over dicts."""
 
     def __init__(self) -> None:
         self._rows: dict[UUID, _Row] = {}
         self._keys: dict[tuple[str, str], UUID] = {}
         self._changes: list[Change] = []
+        self._api_keys: dict[str, ApiKey] = {}
 
     def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
         if key is not None:
-            holder = self._keys.setdefault((key.merchant, key.key), payment.id)
+            holder = self._keys.setdefault((payment.merchant, key.key), payment.id)
             if holder != payment.id:
                 return self._claimed(self._rows[holder])
         until = payment.created_at + timedelta(seconds=work_s)
@@ -65,7 +66,7 @@ class Memory:
         if row is not None:
             del self._rows[payment_id]
             if row.key is not None:
-                del self._keys[row.key.merchant, row.key.key]
+                del self._keys[row.payment.merchant, row.key.key]
 
     def find(self, payment_id: UUID) -> Payment | None:
         row = self._rows.get(payment_id)
@@ -94,6 +95,32 @@ class Memory:
 
     def history(self, payment_id: UUID) -> list[Change]:
         return [change for change in self._changes if change.payment_id == payment_id]
+
+    def doubts(self) -> Doubt:
+        found = self.in_doubt()
+        return Doubt(payments=len(found), oldest=found[0].created_at if found else None)
+
+    def add_api_key(self, key: ApiKey) -> None:
+        self._api_keys[key.id] = key
+
+    def api_keys(self) -> list[ApiKey]:
+        return list(self._api_keys.values())
+
+    def revoke_api_key(self, key_id: str) -> ApiKey | None:
+        key = self._api_keys.get(key_id)
+        if key is None or key.revoked_at is not None:
+            return None
+        self._api_keys[key_id] = replace(key, revoked_at=datetime.now(UTC))
+        return self._api_keys[key_id]
+
+    def use_api_keys(self, used: Mapping[str, datetime]) -> None:
+        for key_id, minute in used.items():
+            key = self._api_keys.get(key_id)
+            if key is not None and (key.last_used_at is None or key.last_used_at < minute):
+                self._api_keys[key_id] = replace(key, last_used_at=minute)
+
+    def ping(self) -> None:
+        """It is always there."""
 
     def close(self) -> None:
         """There is nothing to let go: what was kept goes with this object."""

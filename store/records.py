@@ -1,14 +1,11 @@
-"""What is kept: a payment, the key it was made with, and every change of its status."""
+"""What is kept: payments, the keys they were made with, every change of their status, and API keys."""
 
 from asyncio import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
-
-# Every payment belongs to a merchant, and an idempotency key is a merchant's own. There is one so far.
-MERCHANT: Final = "default"
 
 
 class Status(StrEnum):
@@ -24,6 +21,7 @@ class Payment:
     """A payment as recorded. `amount` is in the currency's minor unit, `created_at` in UTC."""
 
     id: UUID
+    merchant: str
     status: Status
     card_last4: str
     expiry_month: int
@@ -39,11 +37,10 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """An idempotency key and the request that came with it, both as HMACs (idempotency.py)."""
+    """A merchant's idempotency key and the request that came with it, both as HMACs (idempotency.py)."""
 
     key: str
     fingerprint: str
-    merchant: str = MERCHANT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +65,31 @@ class Change:
     from_status: Status
     to_status: Status
     note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What is kept of a merchant's API key, which is not the key itself.
+
+    id: the first 12 hex digits of the digest
+    digest: the SHA-256 of the key, 64 hex digits
+    last_used_at: to the minute; None when it was not used yet
+    """
+
+    id: str
+    digest: str
+    merchant: str
+    created_at: datetime
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """How many payments are PENDING with no request at work on them, and since when the oldest is."""
+
+    payments: int
+    oldest: datetime | None
 
 
 class StoreUnavailable(Exception):

@@ -8,91 +8,47 @@ row; that a row is looked up by one process at a time is an UPDATE that moves it
 function is one short transaction, and no connection is held between them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
+from store import database
+from store.database import available
 from store.records import (
-    MERCHANT,
+    ApiKey,
     Change,
     Claimed,
+    Doubt,
     Key,
     NotPending,
     Payment,
     Status,
-    StoreMismatch,
     StoreUnavailable,
 )
-from store.tables import SCHEMA_VERSION, changes, is_pending, meta, metadata, payments
-
-# How long a SQLite writer waits for another, and how long a connection to PostgreSQL may take to make.
-BUSY_TIMEOUT_S: Final = 4
-CONNECT_TIMEOUT_S: Final = 3
-
-
-_POSTGRESQL: Final = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
-    # A server that vanished frees its threads within seconds; the timeouts are in seconds and milliseconds.
-    "keepalives_idle": 3,
-    "keepalives_interval": 2,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 8_000,
-    "prepare_threshold": None,  # a pooler like PgBouncer may hand each transaction to another session
-}
+from store.tables import api_keys, changes, is_pending, payments
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
-
-
-@contextmanager
-def _available() -> Iterator[None]:
-    """Turn every failure of the database into `StoreUnavailable`, without its words."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise StoreUnavailable(type(error).__name__) from None
+_api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 
 
 class Sql:
-    """The store's functions (store/__init__.py) over a database.
-
-    url: as SQLAlchemy writes it
-    connections: how many may be open at once
-    key_check: tells gateways with different FINGERPRINT_KEYs apart; the first one's is kept
-    create: make the tables where there are none
-    """
+    """The store's functions (store/__init__.py) over a database, connected to as store/database.py says."""
 
     def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
-        sqlite = url.startswith("sqlite")
-        self._engine = sa.create_engine(
-            url,
-            pool_size=connections,
-            max_overflow=0,
-            pool_pre_ping=not sqlite,  # a server that was restarted costs no payment
-            pool_timeout=CONNECT_TIMEOUT_S,
-            hide_parameters=True,
-            connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else _POSTGRESQL,
-        )
-        if sqlite:
-            sa.event.listen(self._engine, "connect", _durable)
-        try:
-            self._prepare(key_check, create=create)
-        except Exception:
-            self.close()
-            raise
+        self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)
 
-    @_available()
+    @available()
     def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
         until = payment.created_at + timedelta(seconds=work_s)
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
-        row |= {"merchant": MERCHANT, "working_until": until, "look_up_at": until}
+        row |= {"working_until": until, "look_up_at": until}
         if key is not None:
-            row |= {"merchant": key.merchant, "idempotency_key": key.key, "fingerprint": key.fingerprint}
+            row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
         for _ in range(3):  # the key's payment may be dropped between the two transactions
             try:
                 with self._engine.begin() as connection:
@@ -102,12 +58,12 @@ class Sql:
                     raise
             else:
                 return None
-            claimed = self._claimed(key)
+            claimed = self._claimed(payment.merchant, key)
             if claimed is not None:
                 return claimed
         raise StoreUnavailable("the key's payment comes and goes")
 
-    @_available()
+    @available()
     def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
         one = sa.and_(payments.c.id == payment_id, is_pending)
         if idle:
@@ -128,25 +84,25 @@ class Sql:
             connection.execute(sa.insert(changes).values(change))
         return _payment(row)
 
-    @_available()
+    @available()
     def doubt(self, payment_id: UUID, look_up_s: float) -> None:
         now = datetime.now(UTC)
         values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_s)}
         with self._engine.begin() as connection:
             connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
-    @_available()
+    @available()
     def drop(self, payment_id: UUID) -> None:
         with self._engine.begin() as connection:
             connection.execute(sa.delete(payments).where(payments.c.id == payment_id, is_pending))
 
-    @_available()
+    @available()
     def find(self, payment_id: UUID) -> Payment | None:
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(*_columns).where(payments.c.id == payment_id)).one_or_none()
         return _payment(row) if row else None
 
-    @_available()
+    @available()
     def take_due(self, limit: int, again_s: Callable[[int], float]) -> list[Payment]:
         now = datetime.now(UTC)
         due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now)
@@ -163,14 +119,13 @@ class Sql:
                 taken.append(_payment(row))
         return taken
 
-    @_available()
+    @available()
     def in_doubt(self) -> list[Payment]:
-        idle = sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
         with self._engine.connect() as connection:
-            query = sa.select(*_columns).where(idle).order_by(payments.c.created_at)
+            query = sa.select(*_columns).where(self._idle()).order_by(payments.c.created_at)
             return [_payment(row) for row in connection.execute(query)]
 
-    @_available()
+    @available()
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
         query = sa.select(*_columns).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
@@ -180,20 +135,63 @@ class Sql:
         with self._engine.connect() as connection:
             return [_payment(row) for row in connection.execute(query)]
 
-    @_available()
+    @available()
     def history(self, payment_id: UUID) -> list[Change]:
         columns = [changes.c[name] for name in Change.__dataclass_fields__]
         query = sa.select(*columns).where(changes.c.payment_id == payment_id).order_by(changes.c.id)
         with self._engine.connect() as connection:
             return [_change(row) for row in connection.execute(query)]
 
+    @available()
+    def doubts(self) -> Doubt:
+        query = sa.select(sa.func.count(), sa.func.min(payments.c.created_at)).where(self._idle())
+        with self._engine.connect() as connection:
+            count, oldest = connection.execute(query).one()
+        return Doubt(payments=count, oldest=oldest)
+
+    @available()
+    def add_api_key(self, key: ApiKey) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(api_keys).values(asdict(key)))
+
+    @available()
+    def api_keys(self) -> list[ApiKey]:
+        query = sa.select(*_api_key_columns).order_by(api_keys.c.created_at)
+        with self._engine.connect() as connection:
+            return [ApiKey(**row._mapping) for row in connection.execute(query)]
+
+    @available()
+    def revoke_api_key(self, key_id: str) -> ApiKey | None:
+        good = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        revoke = sa.update(api_keys).where(good).values(revoked_at=datetime.now(UTC)).returning(*_api_key_columns)
+        with self._engine.begin() as connection:
+            row = connection.execute(revoke).one_or_none()
+        return ApiKey(**row._mapping) if row else None
+
+    @available()
+    def use_api_keys(self, used: Mapping[str, datetime]) -> None:
+        with self._engine.begin() as connection:
+            for key_id, minute in sorted(used.items()):  # in one order, or two gateways wait for each other
+                last = api_keys.c.last_used_at
+                earlier = sa.and_(api_keys.c.id == key_id, sa.or_(last.is_(None), last < minute))
+                connection.execute(sa.update(api_keys).where(earlier).values(last_used_at=minute))
+
+    @available()
+    def ping(self) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(sa.select(1))
+
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
 
-    def _claimed(self, key: Key) -> Claimed | None:
+    @staticmethod
+    def _idle() -> sa.ColumnElement[bool]:
+        return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
+
+    def _claimed(self, merchant: str, key: Key) -> Claimed | None:
         query = sa.select(*_columns, payments.c.fingerprint, payments.c.working_until).where(
-            payments.c.merchant == key.merchant, payments.c.idempotency_key == key.key
+            payments.c.merchant == merchant, payments.c.idempotency_key == key.key
         )
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
@@ -203,45 +201,6 @@ class Sql:
         payment = _payment(row)
         working = payment.status is Status.PENDING and working_until > datetime.now(UTC)
         return Claimed(payment=payment, fingerprint=fingerprint, working=working)
-
-    @_available()
-    def _prepare(self, key_check: str, *, create: bool) -> None:
-        """Make the tables where there are none, and refuse a store that this gateway must not touch."""
-        file = self._engine.url.database if self._engine.dialect.name == "sqlite" else None
-        if not create and file is not None and not Path(file).exists():
-            raise StoreMismatch("does not exist")
-        with self._alone() as connection:
-            if not create and not sa.inspect(connection).has_table(meta.name):
-                raise StoreMismatch("has no payments: no gateway has used it yet")
-            metadata.create_all(connection)
-            kept = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
-            if not kept:
-                kept = {"schema_version": str(SCHEMA_VERSION), "key_check": key_check}
-                connection.execute(sa.insert(meta), [{"name": name, "value": value} for name, value in kept.items()])
-            if int(kept["schema_version"]) > SCHEMA_VERSION:
-                raise StoreMismatch(
-                    f"has schema version {kept['schema_version']}, and this gateway knows {SCHEMA_VERSION}: "
-                    "run the newer gateway"
-                )
-            if kept["key_check"] != key_check:
-                raise StoreMismatch("was made with another FINGERPRINT_KEY")
-
-    @contextmanager
-    def _alone(self) -> Iterator[sa.Connection]:
-        """A transaction that no other gateway has at the same time: two may start on an empty store."""
-        with self._engine.connect() as connection:
-            if connection.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            else:
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7300915)")  # any number of our own
-            yield connection
-            connection.commit()
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """What was answered 201 is on disk: WAL, and an fsync with every commit."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _payment(row: Sequence[Any]) -> Payment:

@@ -1,28 +1,9 @@
-"""The tables, for every database alike."""
-
-from datetime import UTC, datetime
-from typing import Final
+"""The tables as they are now, for every database alike; store/migrations/ has the steps that lead here."""
 
 import sqlalchemy as sa
 
 from store.records import Status
-
-# Raised by one with every change of the tables. A gateway refuses a store of a later version.
-SCHEMA_VERSION: Final = 1
-
-
-class Utc(sa.TypeDecorator[datetime]):
-    """Aware datetimes in UTC, kept without a zone: SQLite has none."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        return value.astimezone(UTC).replace(tzinfo=None) if value else None
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
-        return value.replace(tzinfo=UTC) if value else None
-
+from store.utc import Utc
 
 metadata = sa.MetaData()
 
@@ -63,6 +44,17 @@ changes = sa.Table(
     sa.Column("from_status", sa.String(10), nullable=False),
     sa.Column("to_status", sa.String(10), nullable=False),
     sa.Column("note", sa.String(500), nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", sa.String(12), primary_key=True),
+    sa.Column("digest", sa.String(64), nullable=False),
+    sa.Column("merchant", sa.String(64), nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("last_used_at", Utc),
+    sa.Column("revoked_at", Utc),
 )
 
 meta = sa.Table(

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
+import access
 import bank
 import store
 from tests import postgres
@@ -17,6 +19,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     bank.close()
     store.close()
+    access.configure({})
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +27,12 @@ def gateway() -> Iterator[Gateway]:
     """One gateway with the built-in simulator for the whole run; a test that changes its state starts its own."""
     with Gateway(BANK_TIMEOUT_S="3", LOG_LEVEL="DEBUG") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    """Issues certificates that nobody but the tests trusts."""
+    return trustme.CA()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import pytest
 import requests
@@ -71,28 +71,36 @@ class Gateway:
         script: Path = ROOT / "run.py",
         cwd: Path = ROOT,
         settings: dict[str, str] | None = None,
+        key: str | None = None,
+        verify: str | bool = True,
         **more_settings: str,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
-            env={"PORT": "0", **environment, **(settings or {}), **more_settings},
+            env={"PORT": "0", "LOG_FORMAT": "text", **environment, **(settings or {}), **more_settings},
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         self._lines: list[str] = []
-        self._reader = threading.Thread(target=self._collect, daemon=True)
-        self._reader.start()
+        self._readers = [threading.Thread(target=self._collect, args=[self.process.stderr], daemon=True)]
+        self._readers[0].start()
         self.told = self._read_until_ready()
-        found = re.search(r"API\s+(\S+)/payments", self.told)
+        self._readers.append(threading.Thread(target=self._collect, args=[self.process.stdout], daemon=True))
+        self._readers[1].start()
+        found = re.search(r'API +(\S+)/payments|"api": "(\S+)/payments"', self.told)
         if found is None:
             self._ended()
             raise AssertionError(f"the gateway did not start: {self.told}{self.log}")
-        self.api = found[1]
+        self.api = found[1] or found[2]
+        self.root = self.api.removesuffix("/api/v1")
         self.session = requests.Session()
         self.session.trust_env = False
+        self.session.verify = verify
+        if key is not None:
+            self.session.headers["Authorization"] = f"Bearer {key}"
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +113,7 @@ class Gateway:
 
     @property
     def log(self) -> str:
-        """Everything written to standard error so far."""
+        """Everything written so far, after what it said when it was ready."""
         return "".join(self._lines)
 
     def pay(self, **changes: Any) -> requests.Response:
@@ -126,22 +134,22 @@ class Gateway:
 
     def _ended(self) -> int:
         status = self.process.wait(60)
-        self._reader.join(10)
+        for reader in self._readers:
+            reader.join(10)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
         return status
 
-    def _collect(self) -> None:
-        assert self.process.stderr is not None
+    def _collect(self, stream: IO[str]) -> None:
         with contextlib.suppress(ValueError):
-            for line in self.process.stderr:
+            for line in stream:
                 self._lines.append(line)
 
     def _read_until_ready(self) -> str:
         assert self.process.stdout is not None
         told = ""
-        while "curl" not in told:
+        while "curl" not in told and '"ready"' not in told:
             line = self.process.stdout.readline()  # empty when the process ends; pytest's timeout does the rest
             if not line:
                 break

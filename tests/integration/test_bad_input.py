@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from handlers import gate
+from handlers import body
 from handlers.problems import Code
 from tests.support import AUTHORIZED_CARD, SLOW, Gateway, valid_payment
 
 JSON = "Content-Type: application/json"
 PAYMENT = json.dumps(valid_payment()).encode()
-PROBLEM_FIELDS = {"type", "title", "status", "detail", "code"}
+PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "instance"}
 
 
 def send(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], Any]:
@@ -214,6 +214,8 @@ def test_each_bad_request_has_its_problem(gateway: Gateway, request_bytes: bytes
     assert problem["status"] == status
     assert set(problem) - {"errors"} == PROBLEM_FIELDS
     assert Code(problem["code"])
+    assert problem["instance"] == headers["x-request-id"]
+    assert headers["x-content-type-options"] == "nosniff"
     if status == 405:
         assert headers["allow"]
 
@@ -244,7 +246,7 @@ def test_a_body_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
     started = time.monotonic()
     answered, headers, problem = send(gateway, post(PAYMENT, JSON)[:-10])
     assert (answered, problem["code"], headers["connection"]) == (408, "request_timeout", "close")
-    assert gate.BODY_TIMEOUT_S - 1 < time.monotonic() - started < gate.BODY_TIMEOUT_S + 5
+    assert body.BODY_TIMEOUT_S - 1 < time.monotonic() - started < body.BODY_TIMEOUT_S + 5
 
 
 def test_a_kept_connection_serves_many_requests(gateway: Gateway) -> None:

@@ -45,6 +45,7 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
         (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
         assert pending == {
             "id": payment["id"],
+            "merchant": "default",
             "age_s": pending["age_s"],
             "amount": 1050,
             "currency": "GBP",
@@ -120,7 +121,7 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert listed("--limit", "1") == [declined]
     assert listed("--since", "2999-01-01") == []
     table = command(database_url, "payments").stdout.splitlines()
-    assert table[0].split() == ["id", "status", "amount", "currency", "card_last4", "expiry", "created_at"]
+    assert table[0].split() == ["id", "merchant", "status", "amount", "currency", "card_last4", "expiry", "created_at"]
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
 
 
@@ -141,7 +142,7 @@ def test_a_store_that_goes_down_is_503_before_the_bank_and_202_after(postgresql:
             answer = asked.result()
             payment_id = answer.json()["id"]
             assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
-            wait_until(lambda: f"ERROR gateway.payments payment {payment_id} is PENDING" in gateway.log)
+            wait_until(lambda: f"payment {payment_id} is PENDING" in gateway.log)
         finally:
             postgresql.start()
         wait_until(lambda: gateway.find(payment_id).json().get("status") == "AUTHORIZED", 20)

@@ -36,6 +36,7 @@ def authorization_request() -> AuthorizationRequest:
         currency="GBP",
         amount=100,
         cvv=CVV,
+        trace={"X-Request-ID": "the request", "traceparent": "the trace"},
         answer_by=time.monotonic() + 60,
     )
 

@@ -4,10 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trustme
 from dotenv import dotenv_values
 
 import config
-from config import SETTINGS, Config, ConfigError
+from config import Config, ConfigError
+from settings import SETTINGS
 from tests.support import ROOT
 
 
@@ -30,13 +32,27 @@ def test_the_defaults_are_the_documented_ones() -> None:
         bank_timeout_s=10,
         bank_retries=2,
         bank_concurrency=128,
+        bank_queue=128,
+        breaker_failures=10,
+        breaker_open_s=5,
+        bank_ca_file=None,
+        bank_client_cert=None,
         supported_currencies=(),
         store_url="memory:",
         fingerprint_key=b"",
+        api_keys={},
+        rate_limit=(),
+        rate_limit_store="memory:",
+        cors_origins=(),
         host="127.0.0.1",
         port=8000,
+        tls_cert=None,
+        tls_key=None,
         workers=1,
+        drain_s=0,
+        metrics_port=None,
         log_level="INFO",
+        log_format="auto",
     )
 
 
@@ -88,6 +104,21 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
         *[("PORT", value) for value in ("65536", "-1", "http")],
         *[("WORKERS", value) for value in ("0", "65", "two")],
         *[("LOG_LEVEL", value) for value in ("LOUD", "5")],
+        *[("LOG_FORMAT", value) for value in ("xml", "JSON lines")],
+        *[("BANK_QUEUE", value) for value in ("-1", "many", "10001")],
+        *[("BREAKER_FAILURES", value) for value in ("0", "-1", "x")],
+        *[("BREAKER_OPEN_S", value) for value in ("0", "3601", "nan")],
+        *[("BANK_CA_FILE", value) for value in ("/no/such/secret", __file__)],
+        *[("BANK_CLIENT_CERT", value) for value in ("/no/such/secret", __file__)],
+        *[
+            ("API_KEYS", value)
+            for value in ("secret", "acme:secret", f"acme:{'0' * 63}", "0" * 64, f"4a:{'0' * 64}", f"a b:{'0' * 64}")
+        ],
+        *[("RATE_LIMIT", value) for value in ("100", "0/second", "100/fortnight", "-1/second", "1/second;x")],
+        *[("RATE_LIMIT_STORE", value) for value in ("redis", "memcached://u:secret@h", "redis://")],
+        *[("CORS_ORIGINS", value) for value in ("shop.example.com", "https://shop/", "https://a https://b", "null")],
+        *[("DRAIN_S", value) for value in ("-1", "301", "x")],
+        *[("METRICS_PORT", value) for value in ("-1", "65536", "x")],
     ],
 )
 def test_a_wrong_value_is_one_line_that_says_what_is_allowed(
@@ -118,6 +149,55 @@ def test_several_workers_cannot_share_memory(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WORKERS", "2")
     with pytest.raises(ConfigError, match=r"^WORKERS .*STORE_URL=memory:.*allowed: 1"):
         config.load()
+
+
+def test_several_workers_cannot_share_a_rate_limit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would let the whole rate through."""
+    for name, value in (("WORKERS", "2"), ("RATE_LIMIT", "5/second"), ("STORE_URL", "sqlite:///p.db")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("FINGERPRINT_KEY", "0f" * 32)
+    with pytest.raises(ConfigError, match=r"^RATE_LIMIT_STORE .*allowed: .*redis://"):
+        config.load()
+    monkeypatch.setenv("RATE_LIMIT_STORE", "redis://127.0.0.1/0")
+    assert [item.amount for item in config.load().rate_limit] == [5]
+
+
+def test_a_certificate_for_the_bank_needs_a_bank_at_https(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA
+) -> None:
+    """It would be shown to nobody."""
+    certificate = tmp_path / "client.pem"
+    authority.issue_cert("gateway.test").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    monkeypatch.setenv("BANK_CLIENT_CERT", str(certificate))
+    with pytest.raises(ConfigError, match=r"^BANK_CLIENT_CERT .*https"):
+        config.load()
+    monkeypatch.setenv("BANK_URL", "https://bank.test")
+    assert config.load().bank_client_cert == str(certificate)
+
+
+def test_a_certificate_and_its_key_go_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA
+) -> None:
+    """Both, and of each other."""
+    issued, other = authority.issue_cert("gateway.test"), authority.issue_cert("gateway.test")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    other.private_key_pem.write_to_path(str(tmp_path / "other.pem"))
+    monkeypatch.setenv("TLS_CERT", str(tmp_path / "cert.pem"))
+    for key in ("", str(tmp_path / "other.pem"), str(tmp_path / "missing.pem")):
+        monkeypatch.setenv("TLS_KEY", key)
+        with pytest.raises(ConfigError, match=r"^TLS_CERT .*allowed: "):
+            config.load()
+    monkeypatch.setenv("TLS_KEY", str(tmp_path / "key.pem"))
+    assert config.load().tls_cert == str(tmp_path / "cert.pem")
+
+
+def test_merchants_are_known_by_the_digests_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merchant may have several; the digests are not shown."""
+    monkeypatch.setenv("API_KEYS", f"acme:{'a' * 64}, acme:{'b' * 64},other.shop:{'c' * 64}")
+    loaded = config.load()
+    assert loaded.api_keys == {"a" * 64: "acme", "b" * 64: "acme", "c" * 64: "other.shop"}
+    assert "aaaa" not in repr(loaded)
 
 
 def test_currencies_replace_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,11 +39,19 @@ def connect(
     *,
     concurrency: int = 2,
     connect_timeout_s: float = 0.2,
+    queue: int = 2,
 ) -> None:
     """Register the further bank in one line and choose it by its scheme."""
     monkeypatch.setitem(bank.BANKS, "further", lambda _url, **_options: Acquirer(decide))
     bank.configure(
-        "further://bank", connect_timeout_s=connect_timeout_s, timeout_s=5, retries=0, concurrency=concurrency
+        "further://bank",
+        connect_timeout_s=connect_timeout_s,
+        timeout_s=5,
+        retries=0,
+        concurrency=concurrency,
+        queue=queue,
+        breaker_failures=3,
+        breaker_open_s=0.2,
     )
 
 
@@ -55,11 +63,11 @@ def raising(error: Exception) -> Callable[[Any], bool]:
 
 
 def pay() -> Payment:
-    return asyncio.run(payments.pay(valid_payment())).payment
+    return asyncio.run(payments.pay("acme", valid_payment())).payment
 
 
 def recorded(payment: Payment) -> Payment | None:
-    return asyncio.run(payments.find(payment.id))
+    return asyncio.run(payments.find("acme", payment.id))
 
 
 @pytest.mark.parametrize(("authorized", "status"), [(True, Status.AUTHORIZED), (False, Status.DECLINED)])
@@ -120,11 +128,11 @@ def test_a_bank_that_hangs_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyP
     connect(monkeypatch, lambda _request: release.wait(10))
 
     async def scenario() -> None:
-        hanging = [asyncio.create_task(payments.pay(valid_payment())) for _ in range(2)]
+        hanging = [asyncio.create_task(payments.pay("acme", valid_payment())) for _ in range(2)]
         await asyncio.sleep(0)
         started = time.monotonic()
         with pytest.raises(bank.NotReached):
-            await payments.pay(valid_payment())
+            await payments.pay("acme", valid_payment())
         assert 0.15 < time.monotonic() - started < 2
         release.set()
         assert [(await task).payment.status for task in hanging] == [Status.AUTHORIZED] * 2

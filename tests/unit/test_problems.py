@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from typing import Any
+from uuid import UUID
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -31,13 +32,16 @@ def test_every_code_has_its_document(code: Code) -> None:
         "status": status,
         "detail": PROBLEMS[code].detail,
         "code": code,
+        "instance": document["instance"],
     }
+    assert UUID(document["instance"])
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (bank.NotReached("the bank answered 503"), 503, "bank_unavailable"),
+        (bank.Overloaded("too many payments are under way"), 503, "overloaded"),
         (bank.Refused("the bank answered 403"), 500, "internal_error"),
         (HTTPException(404), 404, "not_found"),
         (HTTPException(405), 405, "method_not_allowed"),

@@ -1,19 +1,24 @@
 """The store: one suite, which memory, SQLite and PostgreSQL must all pass."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 
 import store
-from store import Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable
+from store import ApiKey, Doubt, Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, tables
 from tests.postgres import Postgres
 from tests.support import store_url
 
@@ -29,6 +34,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
 def pending(**changes: Any) -> Payment:
     payment = Payment(
         id=uuid4(),
+        merchant="acme",
         status=Status.PENDING,
         card_last4="8877",
         expiry_month=12,
@@ -118,7 +124,7 @@ def test_a_key_has_one_payment() -> None:
         assert claimed is not None
         assert (claimed.payment, claimed.working) == (settled, False)
         assert await store.claim(pending(), key("other"), 10) is None
-        assert await store.claim(pending(), key(merchant="another"), 10) is None
+        assert await store.claim(pending(merchant="another"), key(), 10) is None
         assert await store.claim(pending(), None, 10) is None
         assert await store.claim(pending(), None, 10) is None
 
@@ -265,23 +271,105 @@ def test_a_store_is_not_made_by_looking_at_it(tmp_path: Any, postgresql: Postgre
     assert not (tmp_path / "typo.db").exists()
 
 
-def test_a_newer_store_is_refused_and_left_alone(tmp_path: Any) -> None:
+def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
     """In one clear line."""
-    url = f"sqlite:///{tmp_path}/payments.db"
-    store.configure(url)
+    store.configure(database_url)
     store.close()
-    with sqlite3.connect(tmp_path / "payments.db") as newer:
-        newer.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'")
-        newer.execute("DROP TABLE changes")
-    newer.close()
+    engine = sa.create_engine(database_url)
+    with engine.begin() as newer:
+        newer.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        newer.exec_driver_sql("DROP TABLE changes")
     with pytest.raises(
-        StoreMismatch, match=r"^has schema version 99, and this gateway knows 1: run the newer gateway$"
+        StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0002: run the newer gateway$"
     ):
-        store.configure(url)
-    with sqlite3.connect(tmp_path / "payments.db") as untouched:
-        tables = {name for (name,) in untouched.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    untouched.close()
-    assert tables == {"payments", "meta"}
+        store.configure(database_url)
+    tables = sa.inspect(engine).get_table_names()
+    engine.dispose()
+    assert set(tables) == {"payments", "meta", "api_keys", "alembic_version"}
+
+
+def test_the_steps_lead_to_the_tables_that_are_used(database_url: str) -> None:
+    """store/migrations/ and store/tables.py say the same."""
+    store.configure(database_url)
+    engine = sa.create_engine(database_url)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
+    engine.dispose()
+
+
+def test_a_store_of_the_first_gateways_is_brought_up_to_date(tmp_path: Any) -> None:
+    """With its payments and its keys; and those gateways refuse it from then on, as they know of no API keys."""
+    database = sqlite3.connect(tmp_path / "payments.db")
+    database.executescript((Path(__file__).parent / "data" / "store-version-1.sql").read_text())
+    database.close()
+    url = f"sqlite:///{tmp_path}/payments.db"
+    with pytest.raises(StoreMismatch, match="FINGERPRINT_KEY"):
+        store.configure(url, key_check="another")
+    store.configure(url, key_check="c" * 64)
+
+    async def scenario() -> None:
+        (payment,) = await store.search()
+        assert (payment.merchant, payment.status, payment.amount) == ("default", Status.AUTHORIZED, 1050)
+        claimed = await store.claim(pending(merchant="default"), Key(key="k" * 64, fingerprint="x"), 10)
+        assert claimed is not None
+        assert (claimed.payment, claimed.fingerprint) == (payment, "f" * 64)
+        assert len(await store.history(payment.id)) == 1
+        assert await store.api_keys() == []
+
+    asks(scenario)
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "payments.db")) as kept:
+        assert kept.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("2",)]
+
+
+def api_key(digest: str = "a" * 64, **changes: Any) -> ApiKey:
+    return replace(ApiKey(id=digest[:12], digest=digest, merchant="acme", created_at=MINUTE), **changes)
+
+
+MINUTE = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
+
+
+@pytest.mark.usefixtures("url")
+def test_api_keys_are_kept_used_and_revoked() -> None:
+    """A key is revoked once, and its last use never goes back."""
+
+    async def scenario() -> None:
+        one, other = api_key(), api_key("b" * 64, merchant="other")
+        await store.add_api_key(one)
+        await store.add_api_key(other)
+        assert sorted(await store.api_keys(), key=lambda key: key.id) == [one, other]
+        later = MINUTE + timedelta(minutes=1)
+        for minute in (MINUTE, later, MINUTE):
+            await store.use_api_keys({one.id: minute, "unknown": minute})
+        assert {key.id: key.last_used_at for key in await store.api_keys()} == {one.id: later, other.id: None}
+        revoked = await store.revoke_api_key(one.id)
+        assert revoked is not None
+        assert revoked.revoked_at is not None
+        assert await store.revoke_api_key(one.id) is None
+        assert await store.revoke_api_key("unknown") is None
+        assert {key.id: key.revoked_at for key in await store.api_keys()} == {
+            one.id: revoked.revoked_at,
+            other.id: None,
+        }
+
+    asks(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_doubts_are_counted() -> None:
+    """Those that no request is at work on, and since when the oldest is."""
+
+    async def scenario() -> None:
+        old = pending(created_at=datetime.now(UTC) - timedelta(hours=1))
+        for payment, work_s in ((old, 1), (pending(), 0), (pending(), 60)):
+            await store.claim(payment, None, work_s)
+        doubt = await store.doubts()
+        assert doubt == Doubt(payments=2, oldest=old.created_at)
+        await store.settle(old.id, Status.DECLINED, "test")
+        assert (await store.doubts()).payments == 1
+        await store.ping()
+
+    asks(scenario)
 
 
 def test_sqlite_commits_durably(tmp_path: Any) -> None:

@@ -13,12 +13,12 @@ from tests.support import valid_payment
 
 TODAY = date(2026, 11, 22)
 NOT_STRINGS: tuple[Any, ...] = (None, 4242424242424242, True, [], {}, 4.2)
-CONTRACT = Contract((), lambda: TODAY)
+CONTRACT = Contract((), lambda: TODAY, lambda: False)
 
 
 def schema(today: date = TODAY) -> dict[str, Any]:
     """The schema of a new payment as Connexion hands it over: with its references resolved."""
-    contract = Contract((), lambda: today)
+    contract = Contract((), lambda: today, lambda: False)
     schemas = contract.document["components"]["schemas"]
     new_payment = copy.deepcopy(schemas["NewPayment"])
     new_payment["properties"]["currency"] = schemas["Currency"]

@@ -1,50 +1,17 @@
-"""What an operator does from the command line: see payments, and end those left in doubt.
-
-run.py payments [--status S] [--since T] [--limit N] [--json]
-run.py pending [--json]
-run.py settle ID authorized|declined --note WHY
-run.py history ID [--json]
-"""
+"""The operator's commands on payments: payments, pending, settle and history."""
 
 import argparse
-import json
-import textwrap
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 import store
+from operate import shown
 from store import Change, Payment, Status
 
 
-class Setting(Protocol):
-    """What --help says of a setting (config.py)."""
-
-    @property
-    def why(self) -> str: ...
-    @property
-    def allowed(self) -> str: ...
-    @property
-    def default(self) -> str: ...
-
-
-def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
-    """Build the command line; every setting is in its help."""
-    lines = []
-    for name, setting in settings.items():
-        text = f"{setting.why} ({setting.allowed}; default: {setting.default or 'unset'})"
-        lines += textwrap.wrap(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
-    top = argparse.ArgumentParser(
-        prog="run.py",
-        description="The payment gateway. Without a command it serves, until Ctrl-C or SIGTERM.",
-        epilog="settings, from the environment over .env over the default:\n" + "\n".join(lines),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    top.add_argument("--host", dest="HOST", help="overrides HOST")
-    top.add_argument("--port", dest="PORT", help="overrides PORT")
-    top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the commands to the command line."""
     listing = commands.add_parser("payments", help="list payments, newest first")
     listing.add_argument("--status", type=str.upper, choices=list(Status), help="only these")
     listing.add_argument(
@@ -60,27 +27,23 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     trail.add_argument("id", type=UUID)
     for command in (listing, doubtful, trail):
         command.add_argument("--json", action="store_true", help="as JSON instead of a table")
-    return top
 
 
 async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    """Do what the options say; returns the exit status and what to show.
-
-    operator: who does it, for the audit trail
-    """
+    """Do what the options say; returns the exit status and what to show."""
     match options.command:
         case "payments":
             status = Status(options.status) if options.status else None
             found = await store.search(status, options.since, options.limit)
-            return 0, _shown([_payment(payment) for payment in found], as_json=options.json)
+            return 0, shown.rows([_payment(payment) for payment in found], as_json=options.json)
         case "pending":
             found = await store.in_doubt()
-            return 0, _shown([_pending(payment) for payment in found], as_json=options.json)
+            return 0, shown.rows([_pending(payment) for payment in found], as_json=options.json)
         case "history":
             if await store.find(options.id) is None:
                 return 1, f"there is no payment {options.id}"
             changes = await store.history(options.id)
-            return 0, _shown([_change(change) for change in changes], as_json=options.json)
+            return 0, shown.rows([_change(change) for change in changes], as_json=options.json)
         case _:
             return await _settle(options, operator)
 
@@ -103,6 +66,7 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
 def _pending(payment: Payment) -> dict[str, Any]:
     return {
         "id": str(payment.id),
+        "merchant": payment.merchant,
         "age_s": round(payment.age_s()),
         "amount": payment.amount,
         "currency": payment.currency,
@@ -113,6 +77,7 @@ def _pending(payment: Payment) -> dict[str, Any]:
 def _payment(payment: Payment) -> dict[str, Any]:
     return {
         "id": str(payment.id),
+        "merchant": payment.merchant,
         "status": payment.status,
         "amount": payment.amount,
         "currency": payment.currency,
@@ -130,17 +95,6 @@ def _change(change: Change) -> dict[str, Any]:
         "to": change.to_status,
         "note": change.note,
     }
-
-
-def _shown(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
-    if as_json:
-        return json.dumps(rows, indent=2)
-    if not rows:
-        return "none"
-    table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _time(text: str) -> datetime:

@@ -1,0 +1,64 @@
+"""The request being served and what came of it, known wherever it leads without being passed along.
+
+handlers/observe.py begins one for each request; whoever learns something notes it here, and the log
+line, the metrics and the problem document are made of it.
+"""
+
+import re
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID, uuid4
+
+from masking import holds_card_number
+
+# What goes unharmed through a log, a header and a URI reference.
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer.
+
+    id: X-Request-ID, the caller's if it is a sane token
+    traceparent: the caller's (W3C Trace Context), None when there is none that is well-formed
+    operation, route: the contract's operationId and path template, None elsewhere
+    merchant: whose key it came with
+    outcome: the payment's status, or the code of the problem
+    bank_s: how long the bank took
+    """
+
+    id: str = field(default_factory=lambda: str(uuid4()))
+    traceparent: str | None = None
+    operation: str | None = None
+    route: str | None = None
+    merchant: str | None = None
+    payment_id: UUID | None = None
+    outcome: str | None = None
+    bank_s: float | None = None
+
+    def trace(self) -> dict[str, str]:
+        """Return the headers that tell others which request this is."""
+        headers = {"X-Request-ID": self.id}
+        if self.traceparent:
+            headers["traceparent"] = self.traceparent
+        return headers
+
+
+current: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
+
+
+def begin(headers: Mapping[str, str]) -> Exchange:
+    """Return a new exchange for a request with these headers."""
+    request_id, traceparent = headers.get("x-request-id", ""), headers.get("traceparent", "")
+    exchange = Exchange(traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None)
+    if _SANE_ID.fullmatch(request_id) and not holds_card_number(request_id):
+        exchange.id = request_id
+    return exchange
+
+
+def now() -> Exchange:
+    """Return the exchange of the request being served; outside of one, an empty one."""
+    return current.get() or Exchange()

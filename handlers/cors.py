@@ -1,0 +1,32 @@
+"""Which pages may call the API from a browser: Starlette's CORS, whose refusals are problem documents too."""
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+
+import exchange
+from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
+
+# Request headers that a page may set, and answer headers that it may read.
+SENT = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent")
+SHOWN = (
+    "Idempotent-Replayed",
+    "Location",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Request-ID",
+)
+
+
+class Cors(CORSMiddleware):
+    """ASGI middleware around everything that can be refused."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        allowed = super().preflight_response(request_headers)
+        if allowed.status_code < 400:
+            return allowed
+        code, serving = Code.CORS_REFUSED, exchange.now()
+        serving.outcome = code
+        return Response(document(code, serving.id), PROBLEMS[code].status, dict(allowed.headers), MEDIA_TYPE)

@@ -1,0 +1,44 @@
+"""What looks like a card number, wherever it stands, and how it is made unreadable.
+
+13 to 19 digits that pass Luhn's check (ISO/IEC 7812-1), with or without separators, also in the
+middle of more digits. A random run of 16 digits is masked too, more often than not; a UUID never is.
+"""
+
+import re
+from typing import Final
+
+_UUID: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_DIGITS: Final = r"\d(?:[ ._-]?\d){12,}"
+_EITHER: Final = re.compile(rf"{_UUID}|({_DIGITS})", re.ASCII)
+
+SHORTEST: Final = 13
+LONGEST: Final = 19
+
+
+def mask(text: str) -> str:
+    """Return the text with asterisks for every digit that may be a card number's."""
+    return _EITHER.sub(_masked, text)
+
+
+def holds_card_number(text: str) -> bool:
+    """Whether `mask` would change the text."""
+    return mask(text) != text
+
+
+def _masked(found: re.Match[str]) -> str:
+    if found[1] is None or not _may_be_card_number([int(digit) for digit in found[1] if digit.isdigit()]):
+        return found[0]
+    return re.sub(r"\d", "*", found[0])
+
+
+def _may_be_card_number(digits: list[int]) -> bool:
+    return any(
+        _passes_luhn(digits[start : start + length])
+        for length in range(SHORTEST, LONGEST + 1)
+        for start in range(len(digits) - length + 1)
+    )
+
+
+def _passes_luhn(digits: list[int]) -> bool:
+    doubled = sum(sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
+    return (sum(digits[-1::-2]) + doubled) % 10 == 0

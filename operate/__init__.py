@@ -1,0 +1,60 @@
+"""What an operator does from the command line: see payments, end those left in doubt, and make keys.
+
+run.py payments [--status S] [--since T] [--limit N] [--json]
+run.py pending [--json]
+run.py settle ID authorized|declined --note WHY
+run.py history ID [--json]
+run.py keys create MERCHANT [--live | --test] [--json]
+run.py keys list [--json]
+run.py keys revoke ID
+"""
+
+import argparse
+import textwrap
+from collections.abc import Mapping
+from typing import Protocol
+
+from operate import on_keys, on_payments
+
+
+class Setting(Protocol):
+    """What --help says of a setting (config.py)."""
+
+    @property
+    def why(self) -> str: ...
+    @property
+    def allowed(self) -> str: ...
+    @property
+    def default(self) -> str: ...
+
+
+def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
+    """Build the command line; every setting is in its help."""
+    lines = []
+    for name, setting in settings.items():
+        text = f"{setting.why} ({setting.allowed}; default: {setting.default or 'unset'})"
+        lines += textwrap.wrap(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
+    top = argparse.ArgumentParser(
+        prog="run.py",
+        description="The payment gateway. Without a command it serves, until Ctrl-C or SIGTERM.",
+        epilog="settings, from the environment over .env over the default:\n" + "\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--host", dest="HOST", help="overrides HOST")
+    top.add_argument("--port", dest="PORT", help="overrides PORT")
+    top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    on_payments.add_to(commands)
+    on_keys.add_to(commands)
+    return top
+
+
+async def run(options: argparse.Namespace, operator: str, *, live: bool) -> tuple[int, str]:
+    """Do what the options say; returns the exit status and what to show.
+
+    operator: who does it, for the audit trail
+    live: whether payments move money
+    """
+    if options.command == "keys":
+        return await on_keys.run(options, live=live)
+    return await on_payments.run(options, operator)
