@@ -13,12 +13,11 @@ loses lines when `QUEUED` of them wait.
 import contextlib
 import json
 import logging
-import logging.handlers
 import queue
 import sys
 import threading
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import exchange
 from masking import mask
@@ -26,10 +25,12 @@ from masking import mask
 ACCESS: Final = "gateway.access"
 QUEUED: Final = 10_000
 
+# So many characters are written at once: of a little more a pipe still makes one piece, so that the lines
+# of several workers do not mix (POSIX: 4096 on Linux).
+ATOMIC: Final = 2048
+
 # How long to wait at the end for lines that are still to be written.
 FLUSH_S: Final = 2.0
-
-_listener: logging.handlers.QueueListener | None = None
 
 
 def is_json(log_format: str) -> bool:
@@ -39,17 +40,13 @@ def is_json(log_format: str) -> bool:
 
 def configure(level: str, log_format: str) -> None:
     """Log what the gateway says from `level` on, and that libraries warn, where they do."""
-    global _listener
     close()
-    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    formatter = _Json() if is_json(log_format) else _Text()
+    out, err = _Writer(sys.stdout, formatter), _Writer(sys.stderr, formatter)
     out.addFilter(lambda record: record.name == ACCESS)
     err.addFilter(lambda record: record.name != ACCESS)
-    handler = _Handler(queue.Queue(QUEUED))
-    handler.setFormatter(_Json() if is_json(log_format) else _Text())
-    _listener = logging.handlers.QueueListener(handler.queue, out, err)
-    _listener.start()
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [out, err]
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every malformed request
@@ -57,18 +54,42 @@ def configure(level: str, log_format: str) -> None:
 
 def close() -> None:
     """Write what waits to be written, if that can be done."""
-    global _listener
-    if _listener is not None:
-        stopping = threading.Thread(target=_listener.stop, daemon=True)
-        stopping.start()
-        stopping.join(FLUSH_S)
-        _listener = None
+    for handler in logging.getLogger().handlers[:]:
+        if isinstance(handler, _Writer):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
 
 
-class _Handler(logging.handlers.QueueHandler):
-    def enqueue(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(queue.Full):  # to say so would need the same pipe
-            self.queue.put_nowait(record)
+class _Writer(logging.Handler):
+    """Lines for one stream, written by a thread of its own, as many at once as there are."""
+
+    def __init__(self, stream: IO[str], formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._stream = stream
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lines.qsize() < QUEUED:  # to say that some are lost would need the same stream
+            self._lines.put(self.format(record))
+
+    def close(self) -> None:
+        self._lines.put(None)
+        self._thread.join(FLUSH_S)
+        super().close()
+
+    def _write(self) -> None:
+        going_on = True
+        while going_on:
+            lines = [self._lines.get()]
+            while not self._lines.empty() and sum(map(len, filter(None, lines))) < ATOMIC:
+                lines.append(self._lines.get())
+            going_on = lines[-1] is not None
+            with contextlib.suppress(OSError, ValueError):  # nobody reads them any more
+                self._stream.write("".join(f"{line}\n" for line in lines if line is not None))
+                self._stream.flush()
 
 
 class _Json(logging.Formatter):

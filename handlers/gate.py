@@ -1,4 +1,4 @@
-"""What must happen before routing: unknown paths, other methods, and more payments than there is room for.
+"""What must happen before routing: unknown paths and methods are refused.
 
 Starlette is lenient where a payment API must not be: it redirects a trailing slash to a URL made from
 the Host header, and matches a path that ends in a newline. Behind this gate a request has a path and a
@@ -7,10 +7,8 @@ method of the contract, or of what is served beside it.
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import bank
-import metrics
 from handlers import health
-from handlers.contract import OPERATION, Contract, Operation
+from handlers.contract import OPERATION, Contract
 from handlers.problems import Code, Problem
 
 
@@ -25,15 +23,9 @@ class Gate:
         self._ui = f"{base}/ui/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            operation: Operation | None = scope.get(OPERATION)
-            if operation is None:
-                self._admit(scope["path"], scope["method"])
-                scope = _without_range(scope)
-            elif operation.max_body_bytes and not bank.has_room():
-                # Here and not later: it is cheapest before the body is read. payments.py makes it certain.
-                metrics.SHED.inc()
-                raise Problem(Code.OVERLOADED)
+        if scope["type"] == "http" and OPERATION not in scope:
+            self._admit(scope["path"], scope["method"])
+            scope = _without_range(scope)
         await self._app(scope, receive, send)
 
     def _admit(self, path: str, method: str) -> None:

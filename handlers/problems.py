@@ -127,7 +127,7 @@ _OF_STATUS: Final = {
 }
 
 # Unless the error brings its own.
-_HEADERS: Final[dict[Code, dict[str, str]]] = {
+HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
     Code.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     Code.IDEMPOTENCY_KEY_IN_USE: RETRY_SOON,
@@ -184,7 +184,7 @@ async def render(_request: ConnexionRequest, error: Exception) -> ConnexionRespo
         mimetype=MEDIA_TYPE,
         content_type=MEDIA_TYPE,
         body=document(problem.code, serving.id, problem.detail, problem.errors),
-        headers={**_HEADERS.get(problem.code, {}), **problem.headers},
+        headers={**HEADERS.get(problem.code, {}), **problem.headers},
     )
 
 

@@ -39,6 +39,9 @@ REDIRECT = "4000000000000192"
 ACCEPTED = "4000000000000209"
 DROPPED_BEFORE = "4000000000000218"
 
+# A payment that there is none of.
+UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
+
 
 def valid_payment(**changes: Any) -> dict[str, Any]:
     """Return the body of a payment that the simulator authorizes, with `changes`; None takes a field out."""

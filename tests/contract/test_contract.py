@@ -20,11 +20,11 @@ from jsonschema import Draft4Validator, FormatChecker
 
 import config
 import handlers.payments
+from app import create_app, today_utc
 from bank.simulator import Simulator
 from handlers.contract import PATH, Contract
 from handlers.problems import PROBLEMS, Code
 from handlers.validation import FieldCode
-from run import create_app, today_utc
 from store import Status
 from tests.support import Gateway, serving, valid_payment
 

@@ -1,0 +1,179 @@
+"""More payments than can be carried: the surplus is refused at once, the rest are as good as ever.
+
+What a gateway can carry is set by the bank here: BANK_CONCURRENCY calls at a time, each of a known
+length. So the figures hold on any machine that can keep up with some hundred requests a second.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+import requests
+
+from bank.simulator import Simulator
+from tests import support
+from tests.support import Gateway, ScriptedBank, reply, valid_payment, wait_until
+
+CONCURRENCY, QUEUE, LATENCY_S = 4, 4, 0.2
+CAPACITY = CONCURRENCY / LATENCY_S  # payments a second
+
+
+@dataclass
+class Load:
+    """What came of payments sent at a fixed rate, whether or not earlier ones were answered."""
+
+    authorized_s: list[float]
+    refused_s: list[float]
+    other: list[int]
+    refusal: requests.Response | None = None
+
+    def throughput(self, seconds: float) -> float:
+        return len(self.authorized_s) / seconds
+
+
+def send(gateway: Gateway, rate: float, seconds: float) -> Load:
+    load, lock, sessions = Load([], [], []), threading.Lock(), threading.local()
+
+    def pay() -> None:
+        session = sessions.__dict__.setdefault("session", requests.Session())
+        session.trust_env = False
+        started = time.monotonic()
+        answer = session.post(f"{gateway.api}/payments", json=valid_payment(), timeout=30)
+        took_s = time.monotonic() - started
+        with lock:
+            if answer.status_code == 201:
+                load.authorized_s.append(took_s)
+            elif answer.status_code == 503:
+                load.refused_s.append(took_s)
+                load.refusal = answer
+            else:
+                load.other.append(answer.status_code)
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(32) as pool:
+        for number in range(int(rate * seconds)):
+            time.sleep(max(0.0, begun + number / rate - time.monotonic()))
+            pool.submit(pay)
+    return load
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[Simulator]:
+    running = Simulator(latency_s=LATENCY_S)
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at_once(simulator: Simulator) -> None:
+    """What is accepted is answered in the time of two calls, what is not in milliseconds; reads are fast."""
+    with (
+        Gateway(BANK_URL=simulator.url, BANK_CONCURRENCY=str(CONCURRENCY), BANK_QUEUE=str(QUEUE)) as gateway,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        peak = send(gateway, CAPACITY, 5)
+        overloading = pool.submit(send, gateway, 3 * CAPACITY, 5)
+        reads_s = []
+        while not overloading.done():
+            started = time.monotonic()
+            assert requests.get(f"{gateway.root}/health/ready", timeout=10).status_code == 200
+            assert requests.get(f"{gateway.api}/payments/{support.UNKNOWN_ID}", timeout=10).status_code == 404
+            reads_s.append(time.monotonic() - started)
+        load = overloading.result()
+        asked = len(requests.get(f"{simulator.url}/ledger", timeout=10).json())
+    assert load.other == peak.other == []
+    assert load.throughput(5) > 0.9 * peak.throughput(5)
+    assert asked == len(peak.authorized_s) + len(load.authorized_s), "of the refused the bank was not asked"
+    assert max(load.authorized_s) < (1 + QUEUE / CONCURRENCY) * LATENCY_S + 1
+    assert sorted(load.refused_s)[len(load.refused_s) // 2] < 0.05
+    assert sorted(reads_s)[len(reads_s) // 2] < 0.1
+    assert load.refusal is not None
+    assert (load.refusal.json()["code"], load.refusal.headers["Retry-After"]) == ("overloaded", "1")
+
+
+def test_a_refused_payment_is_not_kept(database_url: str) -> None:
+    """Neither it nor its key, in memory or in a table: it may come again as it is."""
+    settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": "0f" * 32, "BANK_CONCURRENCY": "1", "BANK_QUEUE": "0"}
+    with Gateway(settings=settings) as gateway, ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(gateway.pay, card_number=support.SLOW)
+        headers = {"Idempotency-Key": "the refused"}
+
+        def pay(amount: int) -> requests.Response:
+            body = valid_payment(amount=amount)
+            return requests.post(f"{gateway.api}/payments", json=body, headers=headers, timeout=30)
+
+        wait_until(lambda: pay(1).status_code == 503)
+        assert not under_way.done(), "it is the slow one that leaves no room"
+        assert under_way.result().status_code == 201
+        assert pay(2).status_code == 201, "the key is free for any payment"
+
+
+def test_a_dead_bank_costs_milliseconds_after_a_few_failures() -> None:
+    """The breaker opens, lets one payment through at a time, and closes with the first that reaches the bank."""
+    with support.free_port() as port:
+        pass
+    settings = {"BANK_URL": f"http://127.0.0.1:{port}", "BREAKER_FAILURES": "3", "BREAKER_OPEN_S": "1"}
+    with Gateway(settings=settings, BANK_RETRIES="2") as gateway:
+        for _ in range(3):
+            assert gateway.pay().json()["code"] == "bank_unavailable"
+        started = time.monotonic()
+        refused = [gateway.pay() for _ in range(10)]
+        assert {answer.json()["code"] for answer in refused} == {"bank_unavailable"}
+        assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
+        assert time.monotonic() - started < 0.9, "ten without a try, before the next is due"
+        assert gateway.log.count("could not be reached") >= 9
+        simulator = Simulator(port=port)
+        simulator.start()
+        wait_until(lambda: gateway.pay().status_code == 201, 5)
+        assert [gateway.pay().status_code for _ in range(5)] == [201] * 5
+        simulator.stop()
+
+
+def test_while_one_payment_tries_the_bank_the_others_do_not() -> None:
+    """Half-open, exactly one call reaches a bank that is slow to come back."""
+    release = threading.Event()
+
+    def fail_then_hang(connection: object) -> None:
+        if len(bank.requests) > 2:
+            release.wait(20)
+            reply(200, b'{"authorized": true}')(connection)  # type: ignore[arg-type]
+        else:
+            reply(503, b"{}")(connection)  # type: ignore[arg-type]
+
+    bank = ScriptedBank(fail_then_hang)
+    settings = {"BANK_URL": bank.url, "BREAKER_FAILURES": "2", "BREAKER_OPEN_S": "0.3", "BANK_RETRIES": "0"}
+    with Gateway(settings=settings) as gateway, ThreadPoolExecutor(1) as pool:
+        assert [gateway.pay().status_code for _ in range(2)] == [503, 503]
+        probe = pool.submit(lambda: _first_that_is_no_503(gateway))
+        wait_until(lambda: len(bank.requests) == 3)
+        assert {gateway.pay().status_code for _ in range(10)} == {503}
+        assert len(bank.requests) == 3, "no other reached the bank"
+        release.set()
+        assert probe.result() == 201
+        assert gateway.pay().status_code == 201
+    bank.close()
+
+
+def _first_that_is_no_503(gateway: Gateway) -> int:
+    while True:
+        answer = requests.post(f"{gateway.api}/payments", json=valid_payment(), timeout=30)
+        if answer.status_code != 503:
+            return answer.status_code
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "answer", [reply(500, b""), reply(200, b"?"), reply(400, b""), reply(200, b'{"authorized": false}')]
+)
+def test_an_answer_of_any_kind_is_no_failure_of_the_connection(answer: object) -> None:
+    """Declines, refusals and payments in doubt leave the breaker closed: the bank is asked each time."""
+    bank = ScriptedBank(answer)  # type: ignore[arg-type]
+    with Gateway(BANK_URL=bank.url, BREAKER_FAILURES="1") as gateway:
+        for number in range(4):
+            assert gateway.pay().status_code != 503
+            posts = [request for request in bank.requests if request.startswith(b"POST")]
+            assert len(posts) == number + 1
+    bank.close()
