@@ -98,8 +98,10 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
         places = _places(config, listener, bank_url, metrics_url)
         announce = partial(server.announce, config, places, _curl(config, places["API"]))
         if config.workers == 1:
+            port = listener.getsockname()[1]
             serving = create_app(replace(config, bank_url=bank_url), may_be_open=server.is_loopback(config.host))
-            server.serve(config, serving, listener, partial(_listening, config, listener, announce))
+            server.serve(config, serving, listener, partial(_listening, config, port, announce))
+            control.path_for(port).unlink(missing_ok=True)
         else:
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
             announce()
@@ -148,13 +150,11 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
         yield server.at(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 
-async def _listening(
-    config: Config, listener: socket.socket, announce: Callable[[], None], serving: uvicorn.Server
-) -> None:
+async def _listening(config: Config, port: int, announce: Callable[[], None], serving: uvicorn.Server) -> None:
     """Take the operator's commands on payments in memory, and say that all is ready."""
     if config.store_url == store.MEMORY:
         with contextlib.suppress(OSError):  # without them the gateway still does what it is for
-            port, live = listener.getsockname()[1], config.bank_url is not None
+            live = config.bank_url is not None
             serving.servers.append(await control.listen(port, operate.parser(SETTINGS), live=live))
     announce()
 

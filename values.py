@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import iso4217
 import limits
+import redis
 
 import access
 from bank import BANKS
@@ -94,7 +95,12 @@ def rate_limits(text: str) -> tuple[limits.RateLimitItem, ...]:
 
 def rate_limit_store(text: str) -> str:
     """This process's memory, or the URL of a Redis."""
-    if text != MEMORY and not re.fullmatch(r"rediss?://.+", text):
+    try:
+        if text != MEMORY:
+            redis.ConnectionPool.from_url(text)  # which connects to nothing yet
+    except ValueError:
+        text = ""
+    if not text.startswith((MEMORY, "redis://", "rediss://")):
         raise ValueError("is neither memory nor a Redis")
     return text
 

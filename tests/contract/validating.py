@@ -6,7 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import run
+import app
 
-run.create_app = partial(run.create_app, validate_responses=True)
+app.create_app = partial(app.create_app, validate_responses=True)
+
+import run  # after that, because it takes what is there then
+
 run.main()

@@ -115,7 +115,16 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
             for value in ("secret", "acme:secret", f"acme:{'0' * 63}", "0" * 64, f"4a:{'0' * 64}", f"a b:{'0' * 64}")
         ],
         *[("RATE_LIMIT", value) for value in ("100", "0/second", "100/fortnight", "-1/second", "1/second;x")],
-        *[("RATE_LIMIT_STORE", value) for value in ("redis", "memcached://u:secret@h", "redis://")],
+        *[
+            ("RATE_LIMIT_STORE", value)
+            for value in (
+                "redis",
+                "memcached://u:secret@h",
+                "unix://u:secret@/r",
+                "redis://u:secret@h:x",
+                "redis://h:0x",
+            )
+        ],
         *[("CORS_ORIGINS", value) for value in ("shop.example.com", "https://shop/", "https://a https://b", "null")],
         *[("DRAIN_S", value) for value in ("-1", "301", "x")],
         *[("METRICS_PORT", value) for value in ("-1", "65536", "x")],
