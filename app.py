@@ -24,14 +24,13 @@ import payments
 import resolver
 import store
 from config import Config
-from handlers import cors, health, problems
+from handlers import cors, health, overload, problems
 from handlers.body import Body
 from handlers.contract import Contract, serve
 from handlers.gate import Gate
 from handlers.headers import SecurityHeaders
 from handlers.keys import BearerKey
 from handlers.observe import Observe
-from handlers.overload import Overload
 from handlers.rate_limit import RateLimit
 from handlers.validation import BodyValidator, ParameterValidator
 
@@ -56,6 +55,7 @@ def create_app(
     """
     assert config.bank_url is not None
     contract = Contract(config.supported_currencies, today, access.is_open)
+    overload.configure(contract)
     bank.configure(
         config.bank_url,
         connect_timeout_s=config.bank_connect_timeout_s,
@@ -105,7 +105,6 @@ def _add_middlewares(app: AsyncApp, config: Config, contract: Contract) -> None:
             allow_headers=cors.SENT,
             expose_headers=cors.SHOWN,
         )
-    app.add_middleware(Overload, position=outside)
     app.add_middleware(Gate, position=MiddlewarePosition.BEFORE_SWAGGER, contract=contract)
     if config.rate_limit:
         app.add_middleware(RateLimit, position=inside, items=config.rate_limit, store_url=config.rate_limit_store)

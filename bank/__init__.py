@@ -128,6 +128,7 @@ def room() -> Iterator[None]:
     """Make a payment one of the BANK_CONCURRENCY + BANK_QUEUE that may be under way; or raise `Overloaded`."""
     connected = _bank()
     if connected.room <= 0:
+        metrics.SHED.inc()
         raise Overloaded("too many payments are under way")
     connected.room -= 1
     try:
@@ -176,6 +177,7 @@ async def _place() -> AsyncIterator[_Connected]:
             async with asyncio.timeout(connected.wait_s):
                 await connected.places.acquire()
         except TimeoutError:
+            metrics.SHED.inc()
             raise Overloaded("all BANK_CONCURRENCY calls are taken") from None
     try:
         with connected.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():

@@ -73,6 +73,15 @@ class Contract:
             return {}
         return next((known.operations for known in self._paths if known.pattern.fullmatch(path)), {})
 
+    def fixed_operations(self) -> dict[tuple[str, str], Operation]:
+        """Return the operations whose paths have no parameters, by method and path."""
+        return {
+            (method, operation.route): operation
+            for known in self._paths
+            for method, operation in known.operations.items()
+            if "{" not in operation.route
+        }
+
     def enforced(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Return a schema of the document with the expiry rule as bounds for the current month."""
         return _bounded(schema, self._today())

@@ -9,9 +9,10 @@ from typing import Final
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from exchange import Exchange
+from handlers import overload
 from handlers.headers import SecurityHeaders
 from handlers.observe import note
-from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
+from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
 
 # httptools sets no limit of its own. nginx allows 32 KiB of headers, Apache's httpd 100 fields of 8.
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -33,6 +34,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _in_body = False
+    _refused: Exchange | None = None  # a payment too many, of which the body is still to come
     _parsed = False  # whether the last data led to a callback
     _head_bytes = 0  # of the request whose head is being read
     _unparsed_bytes = 0  # received since the last callback
@@ -83,13 +85,27 @@ class Protocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._stop_waiting()
         self._in_body = True
-        super().on_headers_complete()
+        is_free = self.cycle is None or self.cycle.response_complete
+        if is_free and not self.expect_100_continue:
+            self._refused = overload.refuse(self.parser.get_method(), self.url, self.headers)
+        if self._refused is None:  # otherwise the body has the rest of the head's time
+            self._stop_waiting()
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._refused is None:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        super().on_message_complete()
+        if self._refused is None:
+            super().on_message_complete()
+            return
+        refused, self._refused = self._refused, None
+        self._stop_waiting()
+        self._answer(refused, "POST", Code.OVERLOADED, close=not self.parser.should_keep_alive())
+        self.on_response_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's sentence; ours is in the table
         self._refuse(Code.MALFORMED_REQUEST)
@@ -127,21 +143,29 @@ class Protocol(HttpToolsProtocol):
             # what follows it on this connection can't be read.
             self.cycle.keep_alive = False
             return
-        refused = Exchange(outcome=code)
+        self._answer(Exchange(outcome=code), None, code, close=True)
+
+    def _answer(self, refused: Exchange, method: str | None, code: Code, *, close: bool) -> None:
         body, status = document(code, refused.id), PROBLEMS[code].status
         headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
+            *self.server_state.default_headers,
             (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
+            (b"connection", b"close" if close else b"keep-alive"),
             (b"x-request-id", refused.id.encode()),
-            *_security_headers(https=self.config.is_ssl),
         ]
-        head = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
-        self.transport.write(head + b"".join(b"%s: %s\r\n" % header for header in headers) + b"\r\n" + body)
-        self.transport.close()
-        note(refused, None, status, 0.0)
+        head = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self.transport.write(_head(code, https=self.config.is_ssl) + head + b"\r\n" + body)
+        if close:
+            self.transport.close()
+        note(refused, method, status, 0.0)
 
 
 @lru_cache
-def _security_headers(*, https: bool) -> list[tuple[bytes, bytes]]:
-    return SecurityHeaders("/", https=https).of_api
+def _head(code: Code, *, https: bool) -> bytes:
+    """The part of an answer's head that is the same for each of its kind."""
+    status = PROBLEMS[code].status
+    own = {"content-type": MEDIA_TYPE, **HEADERS.get(code, {})}
+    headers = [(name.lower().encode(), value.encode()) for name, value in own.items()]
+    headers += SecurityHeaders("/", https=https).of_api
+    line = b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
+    return line + b"".join(b"%s: %s\r\n" % header for header in headers)
