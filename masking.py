@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 _UUID: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_DIGITS: Final = r"\d(?:[ ._-]?\d){12,}"
+_DIGITS: Final = rf"\d(?:(?![ ._-]?{_UUID})[ ._-]?\d){{12,}}"
 _EITHER: Final = re.compile(rf"{_UUID}|({_DIGITS})", re.ASCII)
 
 SHORTEST: Final = 13

@@ -7,11 +7,9 @@ import argparse
 import asyncio
 import contextlib
 import getpass
-import json
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,12 +25,12 @@ import control
 import logs
 import metrics
 import operate
+import ready
 import server
 import store
-from app import create_app, open_store, today_utc
+from app import create_app, open_store
 from bank.simulator import Simulator
 from config import Config, ConfigError
-from handlers.contract import Contract
 from settings import SETTINGS
 
 
@@ -95,8 +93,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     _check_who_may_call(config)
     listener = server.listen(config.host, config.port)
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
-        places = _places(config, listener, bank_url, metrics_url)
-        announce = partial(server.announce, config, places, _curl(config, places["API"]))
+        announce = partial(ready.announce, config, listener, bank_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
             serving = create_app(replace(config, bank_url=bank_url), may_be_open=server.is_loopback(config.host))
@@ -147,7 +144,7 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
             port = metrics.serve(config.host, config.metrics_port, shared)
         except OSError as error:
             sys.exit(f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {server.why(error)}")
-        yield server.at(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
+        yield ready.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 
 async def _listening(config: Config, port: int, announce: Callable[[], None], serving: uvicorn.Server) -> None:
@@ -157,29 +154,6 @@ async def _listening(config: Config, port: int, announce: Callable[[], None], se
             live = config.bank_url is not None
             serving.servers.append(await control.listen(port, operate.parser(SETTINGS), live=live))
     announce()
-
-
-def _places(config: Config, listener: socket.socket, bank_url: str, metrics_url: str | None) -> dict[str, str]:
-    base = _contract(config).base_path
-    kind = "set by BANK_URL" if config.bank_url else "the built-in simulator: no money moves"
-    places = {
-        "API": server.url(config, listener, f"{base}/payments"),
-        "UI": server.url(config, listener, f"{base}/ui/"),
-        "Bank": f"{bank_url} ({kind})",
-        "Store": config.store_url.partition(":")[0],
-        "Keys": "none: open to everybody on this machine" if access.is_open() else "needed",
-    }
-    return places if metrics_url is None else {**places, "Metrics": metrics_url}
-
-
-def _curl(config: Config, api: str) -> str:
-    payment = json.dumps(_contract(config).document["components"]["examples"]["Authorized"]["value"])
-    key = "" if access.is_open() else " -H 'Authorization: Bearer KEY'"
-    return f"curl -i {api}{key} -H 'Content-Type: application/json' -d '{payment}'"
-
-
-def _contract(config: Config) -> Contract:
-    return Contract(config.supported_currencies, today_utc, access.is_open)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""Serving an app: the socket, TLS, limits on connections, and what is printed when it is ready."""
+"""Serving an app: the socket to listen on, and uvicorn with its limits."""
 
 import contextlib
 import ipaddress
-import json
-import logging
 import math
 import resource
 import socket
@@ -12,10 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
-import uvloop
 from uvicorn.supervisors import Multiprocess
 
-import logs
 from config import Config
 from handlers.body import BODY_TIMEOUT_S
 from handlers.protocol import Protocol
@@ -28,11 +24,6 @@ SETTLE_S: Final = 6
 # it is nginx which closes it, and never while it sends a payment.
 KEEP_ALIVE_S: Final = 20
 
-# A client says hello in TLS at once; asyncio would wait for a minute.
-HANDSHAKE_TIMEOUT_S: Final = 10.0
-
-log = logging.getLogger("gateway.server")
-
 
 class Server(uvicorn.Server):
     """uvicorn's server, which calls back when it listens."""
@@ -44,15 +35,6 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         await self._listening(self)
-
-
-class Loop(uvloop.Loop):
-    """uvloop's event loop, with a bound on TLS handshakes, which uvicorn has no option for."""
-
-    async def create_server(self, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("ssl"):
-            kwargs["ssl_handshake_timeout"] = HANDSHAKE_TIMEOUT_S
-        return await super().create_server(*args, **kwargs)
 
 
 def serve(config: Config, app: Any, listener: socket.socket, listening: Callable[[uvicorn.Server], Any]) -> None:
@@ -70,7 +52,7 @@ def _options(config: Config, app: Any) -> uvicorn.Config:
         app,
         factory=isinstance(app, str),
         workers=config.workers,
-        loop="server:Loop",
+        loop="accepting:Loop",
         http=Protocol,
         ws="none",
         lifespan="on",
@@ -117,25 +99,3 @@ def allow_connections() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def url(config: Config, listener: socket.socket, path: str) -> str:
-    """Return the URL of a path, as somebody on this machine can open it."""
-    host, port = listener.getsockname()[:2]
-    return at(host, port, path, scheme="https" if config.tls_cert else "http")
-
-
-def at(host: str, port: int, path: str, scheme: str = "http") -> str:
-    """Return a URL at an address that is listened on."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not bound
-    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
-
-
-def announce(config: Config, places: dict[str, str], example: str) -> None:
-    """Say on standard output that it is ready, and where everything is; as JSON if that is how it logs."""
-    if logs.is_json(config.log_format):
-        line = {"message": "ready", **{name.lower(): place for name, place in places.items()}}
-        print(json.dumps(line), flush=True)
-        return
-    lines = [f"  {name:<7} {place}" for name, place in places.items()]
-    print("\n".join(["Payment gateway", *lines, "", "Try:", f"  {example}"]), flush=True)

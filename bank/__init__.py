@@ -118,9 +118,9 @@ def is_left_alone() -> bool:
     return _bank().breaker.is_open()
 
 
-def has_room() -> bool:
-    """Whether one more payment may begin."""
-    return _bank().room > 0
+def room_left() -> int:
+    """Return how many more payments may begin."""
+    return _bank().room
 
 
 @contextlib.contextmanager

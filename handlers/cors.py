@@ -29,4 +29,6 @@ class Cors(CORSMiddleware):
             return allowed
         code, serving = Code.CORS_REFUSED, exchange.now()
         serving.outcome = code
-        return Response(document(code, serving.id), PROBLEMS[code].status, dict(allowed.headers), MEDIA_TYPE)
+        for name in ("content-length", "content-type"):  # of the words that this replaces
+            del allowed.headers[name]
+        return Response(document(code, serving.id), PROBLEMS[code].status, allowed.headers, MEDIA_TYPE)

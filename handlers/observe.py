@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import exchange
 import metrics
 from exchange import Exchange
-from handlers import health
+from handlers import health, overload
 from handlers.contract import OPERATION, Contract
 from handlers.headers import SecurityHeaders
 
@@ -35,6 +35,7 @@ class Observe:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        overload.leave(scope)
         started = time.perf_counter()
         serving = exchange.begin(Headers(scope=scope))
         operation = self._contract.operations_at(scope["path"]).get(scope["method"])

@@ -6,10 +6,12 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from exchange import Exchange
 from handlers import overload
+from handlers.body import BODY_TIMEOUT_S
 from handlers.headers import SecurityHeaders
 from handlers.observe import note
 from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
@@ -22,6 +24,9 @@ HEAD_TIMEOUT_S: Final = 10.0
 
 # An answer is one packet too, and the UI's largest file takes this long at 50 KB/s.
 READ_TIMEOUT_S: Final = 20.0
+
+# What a connection that is closed has left for its client to read.
+LINGER_S: Final = 5.0
 
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
@@ -40,6 +45,7 @@ class Protocol(HttpToolsProtocol):
     _unparsed_bytes = 0  # received since the last callback
     _head_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
+    _rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -48,6 +54,7 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
         self._stop_waiting_for_reader()
+        self._stop_waiting_for_rest()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -88,10 +95,14 @@ class Protocol(HttpToolsProtocol):
         self._in_body = True
         is_free = self.cycle is None or self.cycle.response_complete
         if is_free and not self.expect_100_continue:
-            self._refused = overload.refuse(self.parser.get_method(), self.url, self.headers)
+            self._refused = overload.refuse(self.parser.get_method().decode(), self.url.decode("latin-1"), self.headers)
         if self._refused is None:  # otherwise the body has the rest of the head's time
             self._stop_waiting()
             super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        overload.enter(cycle.scope)  # type: ignore[arg-type]  # a TypedDict is no mapping to mypy
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         if self._refused is None:
@@ -99,6 +110,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        self._stop_waiting_for_rest()
         if self._refused is None:
             super().on_message_complete()
             return
@@ -106,6 +118,16 @@ class Protocol(HttpToolsProtocol):
         self._stop_waiting()
         self._answer(refused, "POST", Code.OVERLOADED, close=not self.parser.should_keep_alive())
         self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._close()
+        elif self._in_body:  # of a request that was answered before it was all there
+            self._rest_timer = self.loop.call_later(BODY_TIMEOUT_S, self._close)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's sentence; ours is in the table
         self._refuse(Code.MALFORMED_REQUEST)
@@ -125,6 +147,16 @@ class Protocol(HttpToolsProtocol):
             self._read_timer.cancel()
             self._read_timer = None
 
+    def _stop_waiting_for_rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _close(self) -> None:
+        """Close, but do not wait for ever until all that was written is read."""
+        self.transport.close()
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
     def _stop_waiting(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -133,8 +165,8 @@ class Protocol(HttpToolsProtocol):
     def _head_did_not_come(self) -> None:
         if self._head_bytes or self._unparsed_bytes:
             self._refuse(Code.REQUEST_TIMEOUT)
-        elif not self.transport.is_closing():
-            self.transport.close()
+        else:
+            self._close()
 
     def _refuse(self, code: Code) -> None:
         self._stop_waiting()
@@ -156,7 +188,7 @@ class Protocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
         self.transport.write(_head(code, https=self.config.is_ssl) + head + b"\r\n" + body)
         if close:
-            self.transport.close()
+            self._close()
         note(refused, method, status, 0.0)
 
 

@@ -1,0 +1,137 @@
+"""Clients that hold connections open, on purpose or not: each is cut off, and nobody else notices."""
+
+import contextlib
+import itertools
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Self
+
+import pytest
+
+from tests.support import Gateway
+
+# How long a connection may be held, and how long an answer may take meanwhile.
+CUT_OFF_S = 30
+ANSWER_S = 3
+
+DRIP_S = 1
+
+BODY = "Host: x\r\nContent-Length: 10000\r\n"
+JSON = "Content-Type: application/json\r\n"
+
+# What they send at once, and then each second. A body is dripped where it is waited for, and where the
+# answer does not wait for it.
+IDLE = {"idle": ("", "")}
+HEADS = {
+    "method": ("", "G"),
+    "path": ("GET /", "x"),
+    "header": ("GET / HTTP/1.1\r\nX: ", "x"),
+}
+BODIES = {
+    "payment": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}{BODY}\r\n", " "),
+    "chunks": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n", "1\r\n \r\n"),
+    "too large": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}Content-Length: 100000\r\n\r\n", " "),
+    "wrong type": (f"POST /api/v1/payments HTTP/1.1\r\n{BODY}\r\n", " "),
+    "nothing there": (f"POST /nothing HTTP/1.1\r\n{BODY}\r\n", " "),
+    "unasked for": (f"GET /health/live HTTP/1.1\r\n{BODY}\r\n", " "),
+}
+BLANKS = {"blank lines": ("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "\r\n")}
+
+LARGE = "GET /api/v1/ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+SMALL = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Client:
+    """A connection that is held; one that never reads learns only by sending that it was cut off."""
+
+    def __init__(self, gateway: Gateway, kind: str, first: str, drip: str, *, reads: bool = True) -> None:
+        self.kind = kind
+        self._drip = drip.encode()
+        self._reads = reads
+        self._connection = socket.socket()
+        if not reads:
+            # What the kernel keeps for this connection, on both its ends, is as little as can be.
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        host, port = gateway.root.removeprefix("http://").split(":")
+        self._started = time.monotonic()
+        self._connection.connect((host, int(port)))
+        self._connection.sendall(first.encode())
+        self._connection.setblocking(False)
+        self._ended: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    @property
+    def is_held(self) -> bool:
+        return self._ended is None
+
+    @property
+    def held_s(self) -> float:
+        """How long it has been held."""
+        return (self._ended or time.monotonic()) - self._started
+
+    def go_on(self) -> None:
+        """Send what is next, and read what is there."""
+        if self._ended is not None:
+            return
+        try:
+            if self._drip:
+                self._connection.send(self._drip)
+            while self._reads:
+                if not self._connection.recv(65536):
+                    raise ConnectionResetError
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            self._ended = time.monotonic()
+
+
+def clients(gateway: Gateway) -> Iterator[Client]:
+    """Connect 500 that dawdle in every way there is, and a few that are worse."""
+    for kinds, count in ((IDLE, 166), (HEADS, 167), (BODIES, 167), (BLANKS, 5)):
+        for (kind, (first, drip)), _ in zip(itertools.cycle(kinds.items()), range(count), strict=False):
+            yield Client(gateway, kind, first, drip)
+    for _ in range(5):
+        yield Client(gateway, "reads nothing", LARGE * 50, "\r\n", reads=False)
+    # For some of these the last answers fit into no buffer of the kernel's, and do not fill the gateway's own.
+    for count in range(1, 17):
+        yield Client(gateway, f"reads nothing of {count}", SMALL * count, "\r\n", reads=False)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """This process may open as many files as this test needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 4096), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_files")
+def test_500_slow_clients_are_cut_off_and_hold_up_nobody() -> None:
+    """Each within 30 s of its start, and all the while payments and GETs are answered at once."""
+    with Gateway() as gateway, contextlib.ExitStack() as connections:
+        held = [connections.enter_context(each) for each in clients(gateway)]
+        started, took_s = time.monotonic(), []
+        while any(each.is_held for each in held) and time.monotonic() - started < CUT_OFF_S:
+            asked = time.monotonic()
+            paid = gateway.pay()
+            assert gateway.find(paid.json()["id"]).json()["status"] == "AUTHORIZED"
+            took_s.append(time.monotonic() - asked)
+            for each in held:
+                each.go_on()
+            if len(took_s) == 1:
+                assert all(each.is_held for each in held), "they are there all at once"
+            time.sleep(max(0, asked + DRIP_S - time.monotonic()))
+        late = Counter(each.kind for each in held if each.is_held or each.held_s > CUT_OFF_S)
+        assert late == Counter()
+        assert max(took_s) < ANSWER_S
+        assert "Traceback" not in gateway.log
