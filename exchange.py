@@ -15,7 +15,7 @@ from masking import holds_card_number
 
 # What goes unharmed through a log, a header and a URI reference.
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ import re
 from typing import Final
 
 _UUID: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_DIGITS: Final = rf"\d(?:(?![ ._-]?{_UUID})[ ._-]?\d){{12,}}"
+_SEPARATOR: Final = r"[ ._~/-]{0,2}"
+_DIGITS: Final = rf"\d(?:(?!{_SEPARATOR}{_UUID}){_SEPARATOR}\d){{12,}}"
 _EITHER: Final = re.compile(rf"{_UUID}|({_DIGITS})", re.ASCII)
 
 SHORTEST: Final = 13

@@ -4,6 +4,7 @@ With several workers each writes its figures into files of a folder of their own
 adds up (its "multiprocess mode"); the process that started them serves the sum.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -63,7 +64,8 @@ class _Workers(Collector):
             try:
                 os.kill(pid, 0)
             except ProcessLookupError:
-                mark_process_dead(pid, self._folder)
+                with contextlib.suppress(FileNotFoundError):  # another scrape was faster
+                    mark_process_dead(pid, self._folder)
         return self._sum.collect()
 
 

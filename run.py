@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import getpass
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from multiprocessing.util import Finalize
 
 import uvicorn
 from connexion import AsyncApp
@@ -52,8 +52,6 @@ def main() -> None:
             sys.exit(f"STORE_URL can't be used: {error}")
     # Served and stopped. A thread that hangs in a call to a database which vanished would keep the process.
     logs.close()
-    logging.shutdown()
-    sys.stdout.flush()
     os._exit(0)
 
 
@@ -84,6 +82,7 @@ def worker() -> AsyncApp:
     """Make the app in a process that uvicorn started, from what main() handed on."""
     config = configuration.load()
     logs.configure(config.log_level, config.log_format)
+    Finalize(None, logs.close, exitpriority=0)
     return create_app(config, may_be_open=server.is_loopback(config.host))
 
 

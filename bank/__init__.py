@@ -6,6 +6,7 @@ their own: when the bank hangs and all of them are taken, everything else answer
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -187,5 +188,6 @@ async def _place() -> AsyncIterator[_Connected]:
 
 
 async def _in_thread(connected: _Connected, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    context = contextvars.copy_context()  # for the request's id, should anything be logged
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(connected.threads, lambda: call(*args, **kwargs))
+    return await loop.run_in_executor(connected.threads, lambda: context.run(call, *args, **kwargs))

@@ -95,8 +95,10 @@ class AcquiringBank:
     def _look_up(self, payment_id: UUID) -> bool | None:
         with self._request("GET", f"{self._url}/{payment_id}") as response:
             status = response.status_code
+            if status == 503:
+                raise NotReached("the bank answered 503")
             if status >= 500:
-                raise NotReached(f"the bank answered {status}")
+                raise NoAnswer(f"the bank answered {status}")
             reply = _json(_read(response)) if status == 200 else None
         if not isinstance(reply, dict) or reply.get("payment_id") != str(payment_id):
             raise NoLookUp("this bank offers no look-up")

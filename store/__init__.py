@@ -6,6 +6,7 @@ their own, and none is waited for longer than `WAIT_S`.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ async def ping() -> None:
 async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     if _kept.threads is None:
         return function(*args, **kwargs)
-    call = asyncio.get_running_loop().run_in_executor(_kept.threads, lambda: function(*args, **kwargs))
+    context = contextvars.copy_context()  # for the request's id, should anything be logged
+    loop = asyncio.get_running_loop()
+    call = loop.run_in_executor(_kept.threads, lambda: context.run(function, *args, **kwargs))
     try:
         async with asyncio.timeout(WAIT_S):
             return await asyncio.shield(call)  # it goes on: whoever has to undo it waits for its end first

@@ -301,7 +301,8 @@ PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
         (200, {}, NoLookUp),
         (400, {"errorMessage": "The request supplied is not supported by the simulator"}, NoLookUp),
         (404, {}, NoLookUp),
-        (500, {}, NotReached),
+        (500, {}, NoAnswer),
+        (503, {}, NotReached),
     ],
 )
 def test_a_look_up_is_believed_only_when_it_is_exactly_one(
