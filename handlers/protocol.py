@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final
@@ -43,33 +44,31 @@ class Protocol(HttpToolsProtocol):
     _parsed = False  # whether the last data led to a callback
     _head_bytes = 0  # of the request whose head is being read
     _unparsed_bytes = 0  # received since the last callback
-    _head_timer: asyncio.TimerHandle | None = None
-    _read_timer: asyncio.TimerHandle | None = None
-    _rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
-        self._wait_for_head()
+        self._head = _Bound(self.loop, HEAD_TIMEOUT_S, self._head_did_not_come)
+        self._rest = _Bound(self.loop, BODY_TIMEOUT_S, self._close)  # of a body that nobody waits for
+        self._reader = _Bound(self.loop, READ_TIMEOUT_S, transport.abort)
+        self._head.start()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        self._stop_waiting_for_reader()
-        self._stop_waiting_for_rest()
+        for bound in (self._head, self._rest, self._reader):
+            bound.stop()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         """The other side does not read what it asked for."""
-        self._stop_waiting_for_reader()
-        self._read_timer = self.loop.call_later(READ_TIMEOUT_S, self.transport.abort)
+        self._reader.start()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stop_waiting_for_reader()
+        self._reader.stop()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
-            self._wait_for_head()  # whatever came ended uvicorn's wait for the next request
+            self._head.start()  # whatever came ended uvicorn's wait for the next request
             head, end, rest = data.partition(b"\r\n\r\n")
             data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
         self._parsed = False
@@ -80,7 +79,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
-        self._wait_for_head()
+        self._head.start()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -97,7 +96,7 @@ class Protocol(HttpToolsProtocol):
         if is_free and not self.expect_100_continue:
             self._refused = overload.refuse(self.parser.get_method().decode(), self.url.decode("latin-1"), self.headers)
         if self._refused is None:  # otherwise the body has the rest of the head's time
-            self._stop_waiting()
+            self._head.stop()
             super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -110,12 +109,12 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_body = False
-        self._stop_waiting_for_rest()
+        self._rest.stop()
         if self._refused is None:
             super().on_message_complete()
             return
         refused, self._refused = self._refused, None
-        self._stop_waiting()
+        self._head.stop()
         self._answer(refused, "POST", Code.OVERLOADED, close=not self.parser.should_keep_alive())
         self.on_response_complete()
 
@@ -124,7 +123,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self._close()
         elif self._in_body:  # of a request that was answered before it was all there
-            self._rest_timer = self.loop.call_later(BODY_TIMEOUT_S, self._close)
+            self._rest.start()
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -138,29 +137,10 @@ class Protocol(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the request's head is too large")  # httptools makes it an error of the parser
 
-    def _wait_for_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_did_not_come)
-
-    def _stop_waiting_for_reader(self) -> None:
-        if self._read_timer is not None:
-            self._read_timer.cancel()
-            self._read_timer = None
-
-    def _stop_waiting_for_rest(self) -> None:
-        if self._rest_timer is not None:
-            self._rest_timer.cancel()
-            self._rest_timer = None
-
     def _close(self) -> None:
         """Close, but do not wait for ever until all that was written is read."""
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
 
     def _head_did_not_come(self) -> None:
         if self._head_bytes or self._unparsed_bytes:
@@ -169,7 +149,7 @@ class Protocol(HttpToolsProtocol):
             self._close()
 
     def _refuse(self, code: Code) -> None:
-        self._stop_waiting()
+        self._head.stop()
         if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
             # A complete request is being answered, a payment perhaps. Its answer comes first, and last:
             # what follows it on this connection can't be read.
@@ -186,14 +166,31 @@ class Protocol(HttpToolsProtocol):
             (b"x-request-id", refused.id.encode()),
         ]
         head = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(_head(code, https=self.config.is_ssl) + head + b"\r\n" + body)
+        self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + head + b"\r\n" + body)
         if close:
             self._close()
         note(refused, method, status, 0.0)
 
 
+class _Bound:
+    """Does something `seconds` after it was started, unless it is stopped before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], object]) -> None:
+        self._loop, self._seconds, self._then = loop, seconds, then
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._then)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
 @lru_cache
-def _head(code: Code, *, https: bool) -> bytes:
+def _start_of_answer(code: Code, *, https: bool) -> bytes:
     """The part of an answer's head that is the same for each of its kind."""
     status = PROBLEMS[code].status
     own = {"content-type": MEDIA_TYPE, **HEADERS.get(code, {})}

@@ -58,6 +58,7 @@ def test_an_error_becomes_its_problem_and_shows_nothing_else(
     with caplog.at_level(logging.DEBUG):
         answered, document, _ = rendered(error)
     assert (answered, document["code"]) == (status, code)
+    del document["instance"]  # a random one, with any digits
     for words in (CARD_NUMBER, "403", "answered"):
         assert words not in json.dumps(document)
     assert CARD_NUMBER not in caplog.text
