@@ -94,18 +94,22 @@ class _Writer(logging.Handler):
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        line = {"time": _time(record), "level": record.levelname, "logger": record.name, **_said(record)}
+        line = {"time": time_of(record.created), "level": record.levelname, "logger": record.name, **_said(record)}
         return mask(json.dumps(line, default=str))
 
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        words = " ".join(str(word) if name == "message" else f"{name}={word}" for name, word in _said(record).items())
-        return mask(f"{_time(record)} {record.levelname} {record.name} {words}")
+        words = " ".join(
+            str(word) if name == "message" else f"{name}={'-' if word is None else word}"
+            for name, word in _said(record).items()
+        )
+        return mask(f"{time_of(record.created)} {record.levelname} {record.name} {words}")
 
 
-def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def time_of(seconds: float) -> str:
+    """Return seconds since the epoch as RFC 3339, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _said(record: logging.LogRecord) -> dict[str, Any]:

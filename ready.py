@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from datetime import UTC, datetime
 
 import access
@@ -15,7 +16,7 @@ def announce(config: Config, listener: socket.socket, bank_url: str, metrics_url
     contract = Contract(config.supported_currencies, lambda: datetime.now(UTC).date(), access.is_open)
     places = _places(config, listener, contract.base_path, bank_url, metrics_url)
     if logs.is_json(config.log_format):
-        line = {"time": datetime.now(UTC).isoformat(), "level": "INFO", "message": "ready"}
+        line = {"time": logs.time_of(time.time()), "level": "INFO", "logger": "gateway.ready", "message": "ready"}
         print(json.dumps(line | {name.lower(): place for name, place in places.items()}), flush=True)
         return
     lines = [f"  {name:<7} {place}" for name, place in places.items()]

@@ -7,10 +7,12 @@ import argparse
 import asyncio
 import contextlib
 import getpass
+import multiprocessing
 import os
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -48,8 +50,10 @@ def main() -> None:
                 sys.exit(_operate(config, options))
         except ConfigError as error:
             sys.exit(str(error))
-        except (store.StoreMismatch, store.StoreUnavailable) as error:
+        except store.StoreMismatch as error:
             sys.exit(f"STORE_URL can't be used: {error}")
+        except store.StoreUnavailable as error:
+            sys.exit(f"the store at STORE_URL can't be reached now: {error}")
     # Served and stopped. A thread that hangs in a call to a database which vanished would keep the process.
     logs.close()
     os._exit(0)
@@ -83,7 +87,16 @@ def worker() -> AsyncApp:
     config = configuration.load()
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     return create_app(config, may_be_open=server.is_loopback(config.host))
+
+
+def _end_with_parent() -> None:
+    """Stop when main()'s process was killed: nobody would replace this one, and the port would stay taken."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
@@ -96,8 +109,10 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
         if config.workers == 1:
             port = listener.getsockname()[1]
             serving = create_app(replace(config, bank_url=bank_url), may_be_open=server.is_loopback(config.host))
-            server.serve(config, serving, listener, partial(_listening, config, port, announce))
-            control.path_for(port).unlink(missing_ok=True)
+            try:
+                server.serve(config, serving, listener, partial(_listening, config, port, announce))
+            finally:
+                control.path_for(port).unlink(missing_ok=True)
         else:
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
             announce()

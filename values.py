@@ -90,6 +90,8 @@ def rate_limits(text: str) -> tuple[limits.RateLimitItem, ...]:
         items = ()
     if not items or any(item.amount < 1 for item in items):
         raise ValueError(f"is {text!r}")
+    if len({item.get_expiry() for item in items}) < len(items):
+        raise ValueError("has a period twice")
     return items
 
 

@@ -22,6 +22,8 @@ log = logging.getLogger("gateway.access")
 # What requests are counted as that are none of the contract's.
 OTHER: Final = "other"
 
+LEVELS: Final = {500: logging.ERROR, 503: logging.WARNING}
+
 
 class Observe:
     """ASGI middleware, outermost, so that it sees errors as they are answered."""
@@ -64,7 +66,7 @@ def note(serving: Exchange, method: str | None, status: int, took_s: float) -> N
     operation = serving.operation or OTHER
     metrics.REQUESTS.labels(operation, status).inc()
     metrics.REQUEST_SECONDS.labels(operation).observe(took_s)
-    level = logging.DEBUG if serving.route in health.PATHS else logging.ERROR if status >= 500 else logging.INFO
+    level = logging.DEBUG if serving.route in health.PATHS else LEVELS.get(status, logging.INFO)
     if log.isEnabledFor(level):
         log.log(level, "", extra={"facts": _facts(serving, method, status, took_s)})
 

@@ -145,6 +145,18 @@ def test_several_workers_share_a_database(database_url: str) -> None:
         assert gateway.stop() == 0
 
 
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    """Killed, it can't stop them; then they stop themselves, and the port is free again."""
+    url = f"sqlite:///{tmp_path}/payments.db"
+    with Gateway(WORKERS="2", settings=settings(url)) as gateway:
+        wait_until(lambda: gateway.pay().status_code == 201, 30)
+        gateway.process.kill()
+        wait_until(lambda: not support.answers(f"{gateway.root}/health/live"), 20)
+    port = gateway.api.split(":")[2].split("/")[0]
+    with Gateway(WORKERS="2", settings=settings(url), PORT=port) as again:
+        wait_until(lambda: again.pay().status_code == 201, 30)
+
+
 def test_the_fingerprint_key_must_be_the_stores(tmp_path: Path) -> None:
     """One clear line, and no payment is taken for another."""
     url = f"sqlite:///{tmp_path}/payments.db"

@@ -114,7 +114,10 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
             ("API_KEYS", value)
             for value in ("secret", "acme:secret", f"acme:{'0' * 63}", "0" * 64, f"4a:{'0' * 64}", f"a b:{'0' * 64}")
         ],
-        *[("RATE_LIMIT", value) for value in ("100", "0/second", "100/fortnight", "-1/second", "1/second;x")],
+        *[
+            ("RATE_LIMIT", value)
+            for value in ("100", "0/second", "100/fortnight", "-1/second", "1/second;x", "1/second;2/second")
+        ],
         *[
             ("RATE_LIMIT_STORE", value)
             for value in (
