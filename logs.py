@@ -17,6 +17,7 @@ import queue
 import sys
 import threading
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import IO, Any, Final
 
 import exchange
@@ -108,8 +109,13 @@ class _Text(logging.Formatter):
 
 
 def time_of(seconds: float) -> str:
-    """Return seconds since the epoch as RFC 3339, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return seconds since the epoch as RFC 3339, in UTC and to the millisecond."""
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _said(record: logging.LogRecord) -> dict[str, Any]:
