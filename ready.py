@@ -3,17 +3,17 @@
 import json
 import socket
 import time
-from datetime import UTC, datetime
 
 import access
 import logs
+from app import today_utc
 from config import Config
 from handlers.contract import Contract
 
 
 def announce(config: Config, listener: socket.socket, bank_url: str, metrics_url: str | None) -> None:
     """Say it; as JSON if that is how the gateway logs."""
-    contract = Contract(config.supported_currencies, lambda: datetime.now(UTC).date(), access.is_open)
+    contract = Contract(config.supported_currencies, today_utc, access.is_open)
     places = _places(config, listener, contract.base_path, bank_url, metrics_url)
     if logs.is_json(config.log_format):
         line = {"time": logs.time_of(time.time()), "level": "INFO", "logger": "gateway.ready", "message": "ready"}
