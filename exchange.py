@@ -5,7 +5,7 @@ line, the metrics and the problem document are made of it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
@@ -50,13 +50,19 @@ class Exchange:
 current: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
 
 
-def begin(headers: Mapping[str, str]) -> Exchange:
-    """Return a new exchange for a request with these headers."""
-    request_id, traceparent = headers.get("x-request-id", ""), headers.get("traceparent", "")
-    exchange = Exchange(traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None)
-    if _SANE_ID.fullmatch(request_id) and not holds_card_number(request_id):
-        exchange.id = request_id
-    return exchange
+def begin(headers: Iterable[tuple[bytes, bytes]]) -> Exchange:
+    """Return a new exchange for a request with these headers; the first of a name counts."""
+    request_id = traceparent = None
+    for name, value in headers:
+        if name == b"x-request-id" and request_id is None:
+            request_id = value.decode("latin-1")
+        elif name == b"traceparent" and traceparent is None:
+            traceparent = value.decode("latin-1")
+    if traceparent and not _TRACEPARENT.fullmatch(traceparent):
+        traceparent = None
+    if request_id and _SANE_ID.fullmatch(request_id) and not holds_card_number(request_id):
+        return Exchange(request_id, traceparent)
+    return Exchange(traceparent=traceparent)
 
 
 def now() -> Exchange:

@@ -5,19 +5,18 @@ A log line names the route, never a path or a query, which may hold anything, a 
 
 import logging
 import time
+from functools import lru_cache
 from typing import Any, Final
 
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import exchange
+import logs
 import metrics
 from exchange import Exchange
 from handlers import health, overload
 from handlers.contract import OPERATION, Contract
 from handlers.headers import SecurityHeaders
-
-log = logging.getLogger("gateway.access")
 
 # What requests are counted as that are none of the contract's.
 OTHER: Final = "other"
@@ -39,7 +38,7 @@ class Observe:
             return
         overload.leave(scope)
         started = time.perf_counter()
-        serving = exchange.begin(Headers(scope=scope))
+        serving = exchange.begin(scope["headers"])
         operation = self._contract.operations_at(scope["path"]).get(scope["method"])
         if operation is not None:
             scope[OPERATION] = operation
@@ -64,11 +63,14 @@ class Observe:
 def note(serving: Exchange, method: str | None, status: int, took_s: float) -> None:
     """Log and count an answer."""
     operation = serving.operation or OTHER
-    metrics.REQUESTS.labels(operation, status).inc()
-    metrics.REQUEST_SECONDS.labels(operation).observe(took_s)
+    _requests(operation, status).inc()
+    _seconds(operation).observe(took_s)
     level = logging.DEBUG if serving.route in health.PATHS else LEVELS.get(status, logging.INFO)
-    if log.isEnabledFor(level):
-        log.log(level, "", extra={"facts": _facts(serving, method, status, took_s)})
+    logs.answered(level, _facts(serving, method, status, took_s))
+
+
+_requests = lru_cache(metrics.REQUESTS.labels)
+_seconds = lru_cache(metrics.REQUEST_SECONDS.labels)
 
 
 def _facts(serving: Exchange, method: str | None, status: int, took_s: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Final
 
@@ -41,9 +41,7 @@ class Protocol(HttpToolsProtocol):
 
     _in_body = False
     _refused: Exchange | None = None  # a payment too many, of which the body is still to come
-    _parsed = False  # whether the last data led to a callback
     _head_bytes = 0  # of the request whose head is being read
-    _unparsed_bytes = 0  # received since the last callback
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -54,7 +52,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         for bound in (self._head, self._rest, self._reader):
-            bound.stop()
+            bound.end()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -70,28 +68,22 @@ class Protocol(HttpToolsProtocol):
         if not self._in_body:
             self._head.start()  # whatever came ended uvicorn's wait for the next request
             head, end, rest = data.partition(b"\r\n\r\n")
-            data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
-        self._parsed = False
+            self._head_bytes += len(head)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(Code.MALFORMED_REQUEST)
+                return
+            if b"upgrade" in head.lower():
+                data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
         super().data_received(data)
-        self._unparsed_bytes = 0 if self._parsed or self._in_body else self._unparsed_bytes + len(data)
-        if self._unparsed_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(Code.MALFORMED_REQUEST)
 
     def on_message_begin(self) -> None:
-        self._head_bytes = 0
         self._head.start()
+        self._head_bytes = max(self._head_bytes, 1)  # there is one, though it came with what was before
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._in_body = True
+        self._head_bytes = 0
         is_free = self.cycle is None or self.cycle.response_complete
         if is_free and not self.expect_100_continue:
             self._refused = overload.refuse(self.parser.get_method().decode(), self.url.decode("latin-1"), self.headers)
@@ -100,8 +92,8 @@ class Protocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        overload.enter(cycle.scope)  # type: ignore[arg-type]  # a TypedDict is no mapping to mypy
-        super()._start_asgi_task(cycle, app)
+        start = partial(super()._start_asgi_task, cycle, app)
+        overload.begin(cycle.scope, start)  # type: ignore[arg-type]  # a TypedDict is no mapping to mypy
 
     def on_body(self, body: bytes) -> None:
         if self._refused is None:
@@ -131,19 +123,13 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's sentence; ours is in the table
         self._refuse(Code.MALFORMED_REQUEST)
 
-    def _count(self, size: int) -> None:
-        self._parsed = True
-        self._head_bytes += size
-        if self._head_bytes > MAX_HEAD_BYTES:
-            raise ValueError("the request's head is too large")  # httptools makes it an error of the parser
-
     def _close(self) -> None:
         """Close, but do not wait for ever until all that was written is read."""
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
 
     def _head_did_not_come(self) -> None:
-        if self._head_bytes or self._unparsed_bytes:
+        if self._head_bytes:
             self._refuse(Code.REQUEST_TIMEOUT)
         else:
             self._close()
@@ -159,34 +145,47 @@ class Protocol(HttpToolsProtocol):
 
     def _answer(self, refused: Exchange, method: str | None, code: Code, *, close: bool) -> None:
         body, status = document(code, refused.id), PROBLEMS[code].status
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close" if close else b"keep-alive"),
-            (b"x-request-id", refused.id.encode()),
-        ]
-        head = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + head + b"\r\n" + body)
+        date = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        rest = b"content-length: %d\r\nconnection: %s\r\nx-request-id: %s\r\n\r\n%s"
+        rest %= len(body), b"close" if close else b"keep-alive", refused.id.encode(), body
+        self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + date + rest)
         if close:
             self._close()
         note(refused, method, status, 0.0)
 
 
 class _Bound:
-    """Does something `seconds` after it was started, unless it is stopped before."""
+    """Does something `seconds` after it was started, unless it is stopped before.
+
+    A request starts and stops some, so a timer that is no longer wanted goes on, and is not made anew.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], object]) -> None:
         self._loop, self._seconds, self._then = loop, seconds, then
+        self._at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._then)
+        if self._at is None:
+            self._at = self._loop.time() + self._seconds
+            if self._timer is None:
+                self._timer = self._loop.call_at(self._at, self._look)
 
     def stop(self) -> None:
+        self._at = None
+
+    def end(self) -> None:
+        self._at = None
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._at is not None and self._loop.time() < self._at:
+            self._timer = self._loop.call_at(self._at, self._look)
+        elif self._at is not None:
+            self._at = None
+            self._then()
 
 
 @lru_cache

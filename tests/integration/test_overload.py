@@ -4,6 +4,9 @@ What a gateway can carry is set by the bank here: BANK_CONCURRENCY calls at a ti
 length. So the figures hold on any machine that can keep up with some hundred requests a second.
 """
 
+import http.client
+import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +22,8 @@ from tests.support import Gateway, ScriptedBank, reply, valid_payment, wait_unti
 
 CONCURRENCY, QUEUE, LATENCY_S = 4, 4, 0.2
 CAPACITY = CONCURRENCY / LATENCY_S  # payments a second
+
+BODY = json.dumps(valid_payment()).encode()
 
 
 @dataclass
@@ -92,6 +97,31 @@ def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at
     assert sorted(reads_s)[len(reads_s) // 2] < 0.1
     assert load.refusal is not None
     assert (load.refusal.json()["code"], load.refusal.headers["Retry-After"]) == ("overloaded", "1")
+
+
+def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them() -> None:
+    """Of a hundred payments that wait for the CPU, some have gone to the bank when they are answered, not all."""
+    release = threading.Event()
+    bank = ScriptedBank(lambda connection: (release.wait(30), reply(200, b'{"authorized": true}')(connection))[0])
+    with Gateway(BANK_URL=bank.url, BANK_CONCURRENCY="100", BANK_QUEUE="0") as gateway:
+        clients = [http.client.HTTPConnection(gateway.root.removeprefix("http://"), timeout=30) for _ in range(102)]
+        for client in clients:  # connect
+            client.request("GET", "/health/live")
+            assert client.getresponse().read()
+        *accepted, refused, read = clients
+        gateway.process.send_signal(signal.SIGSTOP)
+        for client in (*accepted, refused):
+            client.request("POST", "/api/v1/payments", BODY, {"Content-Type": "application/json"})
+        read.request("GET", f"/api/v1/payments/{support.UNKNOWN_ID}")
+        gateway.process.send_signal(signal.SIGCONT)
+        assert (refused.getresponse().status, read.getresponse().status) == (503, 404)
+        asked = len(bank.requests)
+        release.set()
+        assert {client.getresponse().status for client in accepted} == {201}
+        assert asked < 50
+        for client in clients:
+            client.close()
+    bank.close()
 
 
 def test_a_refused_payment_is_not_kept(database_url: str) -> None:
