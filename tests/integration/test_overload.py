@@ -7,6 +7,7 @@ length. So the figures hold on any machine that can keep up with some hundred re
 import http.client
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -102,7 +103,12 @@ def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at
 def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them() -> None:
     """Of a hundred payments that wait for the CPU, some have gone to the bank when they are answered, not all."""
     release = threading.Event()
-    bank = ScriptedBank(lambda connection: (release.wait(30), reply(200, b'{"authorized": true}')(connection))[0])
+
+    def authorize_later(connection: socket.socket) -> None:
+        release.wait(30)
+        reply(200, b'{"authorized": true}')(connection)
+
+    bank = ScriptedBank(authorize_later)
     with Gateway(BANK_URL=bank.url, BANK_CONCURRENCY="100", BANK_QUEUE="0") as gateway:
         clients = [http.client.HTTPConnection(gateway.root.removeprefix("http://"), timeout=30) for _ in range(102)]
         for client in clients:  # connect
