@@ -1,17 +1,14 @@
 """The other side: which banks there are, how many payments may be at one, and when one is left alone.
 
-`bank.authorize(...)` is what payments.py calls. A bank's calls block, so they run in threads of
-their own: when the bank hangs and all of them are taken, everything else answers as fast as ever.
+`bank.authorize(...)` is what payments.py calls.
 """
 
 import asyncio
 import contextlib
-import contextvars
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 from uuid import UUID
 
 import exchange
@@ -33,10 +30,6 @@ __all__ = [
     "Refused",
 ]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
 # A further bank is one file and one line here, chosen by the scheme of BANK_URL.
 BANKS: Final[dict[str, Callable[..., Bank]]] = {
     "http": AcquiringBank,
@@ -47,7 +40,6 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
 @dataclass(slots=True)
 class _Connected:
     bank: Bank
-    threads: ThreadPoolExecutor
     places: asyncio.Semaphore
     breaker: Breaker
     wait_s: float
@@ -91,7 +83,6 @@ def configure(
     )
     _connected = _Connected(
         bank=bank,
-        threads=ThreadPoolExecutor(concurrency, thread_name_prefix="bank"),
         places=asyncio.Semaphore(concurrency),
         breaker=Breaker(breaker_failures, breaker_open_s),
         wait_s=connect_timeout_s,
@@ -101,10 +92,9 @@ def configure(
 
 
 def close() -> None:
-    """Wait for the calls under way, each of which has a deadline, and let the bank go."""
+    """Let the bank go."""
     global _connected
     if _connected is not None:
-        _connected.threads.shutdown(wait=True)
         _connected.bank.close()
         _connected = None
 
@@ -148,7 +138,7 @@ async def authorize(request: AuthorizationRequest) -> bool:
     async with _place() as connected:
         started = time.perf_counter()
         try:
-            return await _in_thread(connected, connected.bank.authorize, request)
+            return await connected.bank.authorize(request)
         finally:
             exchange.now().bank_s = took_s = time.perf_counter() - started
             metrics.BANK_SECONDS.observe(took_s)
@@ -161,7 +151,7 @@ async def look_up(payment_id: UUID) -> bool | None:
     asked again later.
     """
     async with _place() as connected:
-        return await _in_thread(connected, connected.bank.look_up, payment_id)
+        return await connected.bank.look_up(payment_id)
 
 
 def _bank() -> _Connected:
@@ -185,9 +175,3 @@ async def _place() -> AsyncIterator[_Connected]:
             yield connected
     finally:
         connected.places.release()
-
-
-async def _in_thread(connected: _Connected, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    context = contextvars.copy_context()  # for the request's id, should anything be logged
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(connected.threads, lambda: context.run(call, *args, **kwargs))

@@ -6,9 +6,11 @@ happen is tried again, and that no exception carries the request: those of `requ
 number and all, so none of them leaves this module, not even as a `__context__`.
 """
 
+import asyncio
+import json
 import time
 from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -18,7 +20,7 @@ from urllib3 import Retry
 
 import metrics
 import strict_json
-from bank import deadline
+from bank import deadline, waiting
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
 from bank.interface import AuthorizationRequest
 
@@ -31,6 +33,12 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 BACKOFF_FACTOR_S: Final = 0.1
 BACKOFF_MAX_S: Final = 1.0
 BACKOFF_JITTER_S: Final = 0.1
+
+_HEADERS: Final = {
+    "User-Agent": requests.utils.default_user_agent(),
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+}
 
 
 class AcquiringBank:
@@ -50,39 +58,41 @@ class AcquiringBank:
         self._url = url.rstrip("/") + "/payments"
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
-        self._session = _Session()
-        self._session.trust_env = False  # no proxy, .netrc or CA bundle from the environment
-        self._session.verify = ca_file or True
-        self._session.cert = client_cert
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="bank")  # all of them may connect at once
+        self._verify, self._cert = ca_file or True, client_cert
+        # Without a session: its cookies and what it takes from the environment (proxies, .netrc, CA bundles) are
+        # not wanted, and to prepare the same request again and again took a third of a call.
+        self._adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
+        self._post = requests.Request("POST", self._url, _HEADERS).prepare()
 
-    def authorize(self, request: AuthorizationRequest) -> bool:
+    async def authorize(self, request: AuthorizationRequest) -> bool:
         """Ask the bank to authorize the payment; True when it did, False when it declined.
 
         Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused`, `NoAnswer`.
         """
         seconds = min(self._timeout_s, request.answer_by - time.monotonic())
-        return _guarded(seconds, lambda: self._authorize(request))
+        return await waiting.run(lambda: self._guarded(seconds, lambda: self._authorize(request)))
 
-    def look_up(self, payment_id: UUID) -> bool | None:
+    async def look_up(self, payment_id: UUID) -> bool | None:
         """Ask what became of a payment. The built-in simulator answers; the official one does not.
 
         Whatever is not exactly an answer about this payment is `NoLookUp`: a 404, say, may as well
         come from a server that has no look-up, and "never heard of it" ends a payment as declined.
         """
-        return _guarded(self._timeout_s, lambda: self._look_up(payment_id))
+        return await waiting.run(lambda: self._guarded(self._timeout_s, lambda: self._look_up(payment_id)))
 
     def close(self) -> None:
-        """Close the pooled connections."""
-        self._session.close()
+        """Close the pooled connections; those that are just being made end with BANK_CONNECT_TIMEOUT_S."""
+        self._threads.shutdown()
+        self._adapter.close()
 
     def _authorize(self, request: AuthorizationRequest) -> bool:
         # The payment's id, so that a bank that knows the header never authorizes it twice.
         identity = {"Idempotency-Key": str(request.payment_id), **request.trace}
-        with self._request("POST", self._url, headers=identity, json=_protocol(request)) as response:
+        post = self._post.copy()
+        post.body = json.dumps(_protocol(request)).encode()
+        post.headers.update({**identity, "Content-Type": "application/json", "Content-Length": str(len(post.body))})
+        with self._send(post) as response:
             status = response.status_code
             if status == 200:
                 return _authorized(_read(response))
@@ -93,7 +103,7 @@ class AcquiringBank:
             raise NoAnswer(f"the bank answered {status}")
 
     def _look_up(self, payment_id: UUID) -> bool | None:
-        with self._request("GET", f"{self._url}/{payment_id}") as response:
+        with self._send(requests.Request("GET", f"{self._url}/{payment_id}", _HEADERS).prepare()) as response:
             status = response.status_code
             if status == 503:
                 raise NotReached("the bank answered 503")
@@ -107,46 +117,51 @@ class AcquiringBank:
             raise NoAnswer("the bank's reply can't be read")
         return known[reply["status"]]
 
-    def _request(
-        self, method: str, url: str, *, headers: dict[str, str] | None = None, **body: Any
-    ) -> requests.Response:
-        return self._session.request(
-            method,
-            url,
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})},
+    def _send(self, request: requests.PreparedRequest) -> requests.Response:
+        return self._adapter.send(
+            request,
             timeout=(self._connect_timeout_s, self._timeout_s),
-            allow_redirects=False,  # they would carry the card elsewhere
             stream=True,  # the body is read by _read, no more of it than is allowed
-            **body,
+            verify=self._verify,
+            cert=self._cert,
         )
 
-
-def _guarded(seconds: float, call: Callable[[], R]) -> R:
-    """Make a call within `seconds`; whatever it raises becomes a `BankError` that holds nothing of it."""
-    deadline.start(seconds)
-    try:
-        return call()
-    except BankError as error:
-        outcome = error
-    except Exception as error:  # whatever it was: what counts is whether anything was sent
-        kind = type(error).__name__
-        outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
-    raise outcome.with_traceback(None)  # outside the except block: no __context__
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:  # there is none, ever
-        """Even with allow_redirects=False `requests` would read a redirect's whole body to prepare the next request."""
+    def _guarded(self, seconds: float, call: Callable[[], R]) -> R:
+        """Make a call within `seconds`; whatever it raises becomes a `BankError` that holds nothing of it."""
+        deadline.start(seconds, self._threads)
+        try:
+            return call()
+        except BankError as error:
+            outcome = error
+        except Exception as error:  # whatever it was: what counts is whether anything was sent
+            kind = type(error).__name__
+            outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+        raise outcome.with_traceback(None)  # outside the except block: no __context__
 
 
 class _Adapter(HTTPAdapter):
+    """requests' own, for one bank: which connections to take is looked up once."""
+
+    _pool: Any = None
+
     def init_poolmanager(self, connections: int, maxsize: int, *args: Any, **kwargs: Any) -> None:
         del args  # `block`: a call that finds no pooled connection opens one; BANK_CONCURRENCY bounds them
         self.poolmanager = deadline.DeadlinePools(num_pools=connections, maxsize=maxsize, **kwargs)
 
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+        return self._pool
+
 
 class _Retry(Retry):
-    """urllib3's, counted: `increment` is called before each further attempt, and raises when there is none."""
+    """urllib3's, which waits as bank/waiting.py does, and counted.
+
+    `increment` is called before each further attempt, and raises when there is none.
+    """
+
+    def sleep(self, response: object = None) -> None:  # noqa: ARG002  # what the bank says of Retry-After is ignored
+        waiting.wait(asyncio.sleep(min(self.get_backoff_time(), deadline.left_s())))
 
     def increment(self, *args: Any, **kwargs: Any) -> Self:
         further = super().increment(*args, **kwargs)

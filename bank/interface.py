@@ -32,15 +32,15 @@ class AuthorizationRequest:
 
 
 class Bank(Protocol):
-    """One acquiring bank. Its methods block, and are called from many threads at once."""
+    """One acquiring bank. Its methods run on the event loop, and are called again while others wait."""
 
-    def authorize(self, request: AuthorizationRequest) -> bool:
+    async def authorize(self, request: AuthorizationRequest) -> bool:
         """Ask the bank to authorize the payment; True when it did, False when it declined.
 
         Raises `NotReached`, `Refused` or `NoAnswer` (bank/errors.py), and nothing else.
         """
 
-    def look_up(self, payment_id: UUID) -> bool | None:
+    async def look_up(self, payment_id: UUID) -> bool | None:
         """Ask what became of a payment: True authorized, False declined, None never heard of it.
 
         None ends a payment as declined, so it is a promise too: having said so, the bank never

@@ -1,5 +1,6 @@
 """The bank client: each row of the table of bank answers, and that nothing holds it up or leaks."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -48,7 +49,7 @@ def client(url: str = URL, *, timeout_s: float = 0.5, retries: int = 2) -> Acqui
 def outcome(bank: AcquiringBank) -> bool | type[BankError]:
     """Ask, and return the answer or the kind of error."""
     try:
-        return bank.authorize(authorization_request())
+        return asyncio.run(bank.authorize(authorization_request()))
     except BankError as error:
         return type(error)
     finally:
@@ -261,7 +262,7 @@ def test_a_request_that_waited_too_long_is_not_sent() -> None:
     with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
         late = replace(authorization_request(), answer_by=time.monotonic() - 1)
         with pytest.raises(NotReached):
-            client(bank.url).authorize(late)
+            asyncio.run(client(bank.url).authorize(late))
     assert bank.requests == []
 
 
@@ -283,7 +284,7 @@ def test_the_payments_id_goes_along() -> None:
     """A bank that knows the header never authorizes it twice."""
     request = authorization_request()
     with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
-        client(bank.url).authorize(request)
+        asyncio.run(client(bank.url).authorize(request))
     assert f"Idempotency-Key: {request.payment_id}\r\n".encode() in bank.requests[0]
 
 
@@ -311,7 +312,7 @@ def test_a_look_up_is_believed_only_when_it_is_exactly_one(
     """The official simulator offers none, and the client says so instead of "never heard of it"."""
     fake.get(f"{URL}/payments/{PAYMENT_ID}", status=status, json=body)
     try:
-        found: object = client().look_up(PAYMENT_ID)
+        found: object = asyncio.run(client().look_up(PAYMENT_ID))
     except BankError as error:
         found = type(error)
     assert found is expected
@@ -328,7 +329,7 @@ def test_chunked_replies_and_kept_connections_work() -> None:
 
     with scripted_bank(script) as bank:
         acquirer = client(bank.url)
-        assert [acquirer.authorize(authorization_request()) for _ in range(2)] == [True, True]
+        assert [asyncio.run(acquirer.authorize(authorization_request())) for _ in range(2)] == [True, True]
         acquirer.close()
     assert len(connections) == 1
 
@@ -345,12 +346,12 @@ def test_the_pool_is_as_large_as_the_concurrency() -> None:
 
     with scripted_bank(script) as bank:
         acquirer = client(bank.url, timeout_s=5)
+
+        async def four_at_once() -> None:
+            await asyncio.gather(*(acquirer.authorize(authorization_request()) for _ in range(4)))
+
         for _ in range(2):
-            threads = [threading.Thread(target=acquirer.authorize, args=[authorization_request()]) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            asyncio.run(four_at_once())
         acquirer.close()
     assert len(connections) == 4
     assert len(bank.requests) == 8
@@ -374,7 +375,7 @@ def test_cookies_of_the_bank_are_not_kept() -> None:
     with scripted_bank(reply(200, b'{"authorized": true}', "Set-Cookie: a=b")) as bank:
         acquirer = client(bank.url)
         for _ in range(2):
-            acquirer.authorize(authorization_request())
+            asyncio.run(acquirer.authorize(authorization_request()))
         acquirer.close()
     assert b"cookie" not in bank.requests[1].lower()
 
@@ -410,7 +411,7 @@ def test_a_bank_with_an_untrusted_certificate_gets_no_card() -> None:
 def test_no_error_carries_the_card(script: Callable[[socket.socket], None]) -> None:
     """Neither the error nor anything chained to it holds the request, whose body is the card."""
     with scripted_bank(script) as bank, pytest.raises(BankError) as caught:
-        client(bank.url).authorize(authorization_request())
+        asyncio.run(client(bank.url).authorize(authorization_request()))
     error = caught.value
     assert error.__cause__ is None
     assert error.__context__ is None

@@ -18,15 +18,15 @@ from tests.support import AUTHORIZED_CARD, valid_payment
 
 
 class Acquirer:
-    """A further bank, which asks a function."""
+    """A further bank, which asks a function that blocks."""
 
     def __init__(self, decide: Callable[[bank.AuthorizationRequest], bool]) -> None:
         self._decide = decide
 
-    def authorize(self, request: bank.AuthorizationRequest) -> bool:
-        return self._decide(request)
+    async def authorize(self, request: bank.AuthorizationRequest) -> bool:
+        return await asyncio.to_thread(self._decide, request)
 
-    def look_up(self, payment_id: UUID) -> bool | None:
+    async def look_up(self, payment_id: UUID) -> bool | None:
         raise bank.NoLookUp(payment_id)
 
     def close(self) -> None:
