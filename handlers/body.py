@@ -1,54 +1,28 @@
-"""The body of a request before it is parsed: bounded, complete, and declared as plain JSON.
-
-Connexion reads a body of any size, skips validation for `Application/JSON`, and takes a chunked body
-for a missing one. This stands behind the check of API keys and the rate limit, and before validation.
-"""
+"""The body of a request: bounded, complete, in time, declared as plain JSON, and parsed strictly."""
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.types import Receive
 from werkzeug.http import parse_options_header
 
-from handlers.contract import OPERATION, Operation
+import strict_json
+from handlers.contract import Operation
 from handlers.problems import Code, Problem
 
 # A merchant's 300 bytes arrive in one packet; who takes longer than this is not sending a payment.
 BODY_TIMEOUT_S: Final = 10.0
 
 
-class Body:
-    """ASGI middleware; everything it refuses, it raises as `Problem`."""
+async def read(headers: Headers, receive: Receive, operation: Operation) -> bytes:
+    """Return the whole body; of one that is declared too large, or as something else, nothing is read.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation: Operation | None = scope.get(OPERATION)
-        if operation is not None and operation.max_body_bytes:
-            _check_content_type(Headers(scope=scope), operation)
-            body = await _read(Headers(scope=scope), receive, operation.max_body_bytes)
-            scope, receive = _as_plain_json(scope, operation, body), _replay(body, receive)
-        await self._app(scope, receive, send)
-
-
-def _check_content_type(headers: Headers, operation: Operation) -> None:
-    types = headers.getlist("content-type")
-    media_type, options = parse_options_header(types[0] if len(types) == 1 else None)
-    if (
-        media_type.lower() not in operation.media_types
-        or options.get("charset", "utf-8").lower() != "utf-8"
-        or any(coding.lower() != "identity" for coding in headers.getlist("content-encoding"))
-        or headers.get("transfer-encoding", "chunked").lower() != "chunked"
-    ):
-        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)
-
-
-async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """Read the whole body; nothing of one that is declared too large."""
-    too_large = Problem(Code.REQUEST_TOO_LARGE, f"The request's body is larger than {max_bytes} bytes.")
-    if int(headers.get("content-length", 0)) > max_bytes:
+    Raises `Problem`.
+    """
+    _check_content_type(headers, operation)
+    too_large = Problem(Code.REQUEST_TOO_LARGE, f"The request's body is larger than {operation.max_body_bytes} bytes.")
+    if int(headers.get("content-length", 0)) > operation.max_body_bytes:
         raise too_large
     body = bytearray()
     try:
@@ -58,7 +32,7 @@ async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise Problem(Code.MALFORMED_REQUEST)
                 body += message.get("body", b"")
-                if len(body) > max_bytes:
+                if len(body) > operation.max_body_bytes:
                     raise too_large
                 if not message.get("more_body", False):
                     break
@@ -69,19 +43,23 @@ async def _read(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _as_plain_json(scope: Scope, operation: Operation, body: bytes) -> Scope:
-    scope = {**scope, "headers": list(scope["headers"])}
-    headers = MutableHeaders(scope=scope)
-    headers["content-type"] = operation.media_types[0]
-    headers["content-length"] = str(len(body))
-    del headers["transfer-encoding"]
-    return scope
+def parse(content: bytes) -> Any:
+    """Read JSON strictly, or raise `Problem`."""
+    try:
+        return strict_json.loads(content)
+    except ValueError:
+        raise Problem(Code.MALFORMED_JSON) from None
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return messages.pop() if messages else await receive()
-
-    return replayed
+def _check_content_type(headers: Headers, operation: Operation) -> None:
+    types = headers.getlist("content-type")
+    if types == [operation.media_types[0]] and "content-encoding" not in headers and "transfer-encoding" not in headers:
+        return  # almost always
+    media_type, options = parse_options_header(types[0] if len(types) == 1 else None)
+    if (
+        media_type.lower() not in operation.media_types
+        or options.get("charset", "utf-8").lower() != "utf-8"
+        or any(coding.lower() != "identity" for coding in headers.getlist("content-encoding"))
+        or headers.get("transfer-encoding", "chunked").lower() != "chunked"
+    ):
+        raise Problem(Code.UNSUPPORTED_MEDIA_TYPE)

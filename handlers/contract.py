@@ -26,6 +26,9 @@ PATH: Final = Path(__file__).parent.parent / "payment_gateway_api.yaml"
 # In the file it stands at the operation, where schemathesis.toml can tell file and served apart.
 VALID_THROUGH: Final = "x-valid-through"
 
+# Where the functions are that the operationIds name.
+HANDLERS: Final = "handlers.payments"
+
 # Where the operation of a request stands, in the ASGI scope.
 OPERATION: Final = "gateway.operation"
 
@@ -38,6 +41,7 @@ class Operation:
     route: str
     media_types: tuple[str, ...]
     max_body_bytes: int
+    needs_key: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +68,19 @@ class Contract:
         _drop_examples_of_headers(self.document)
         self.base_path: str = self.document["servers"][0]["url"].rstrip("/")
         self.max_errors: int = self.document["components"]["schemas"]["Problem"]["properties"]["errors"]["maxItems"]
-        self._paths = [_path(self.base_path + path, item) for path, item in self.document["paths"].items()]
+        self._paths = [
+            _path(self.base_path + path, item, needs_key=bool(self.document["security"]))
+            for path, item in self.document["paths"].items()
+        ]
         self._served = lru_cache(maxsize=1)(self._serve)
 
-    def operations_at(self, path: str) -> dict[str, Operation]:
-        """Return the operations of a request path by method, empty when the contract has no such path."""
-        if not path.isprintable():
-            return {}
-        return next((known.operations for known in self._paths if known.pattern.fullmatch(path)), {})
+    def operations_at(self, path: str) -> tuple[dict[str, Operation], dict[str, str]]:
+        """Return a path's operations by method, and its parameters; both empty when the contract has no such path."""
+        if path.isprintable():
+            for known in self._paths:
+                if found := known.pattern.fullmatch(path):
+                    return known.operations, found.groupdict()
+        return {}, {}
 
     def fixed_operations(self) -> dict[tuple[str, str], Operation]:
         """Return the operations whose paths have no parameters, by method and path."""
@@ -82,17 +91,21 @@ class Contract:
             if "{" not in operation.route
         }
 
+    def month(self) -> date:
+        """Return the first day of the current month, in UTC: as long as it is the same, so is what is enforced."""
+        return self._today().replace(day=1)
+
     def enforced(self, schema: dict[str, Any]) -> dict[str, Any]:
         """Return a schema of the document with the expiry rule as bounds for the current month."""
-        return _bounded(schema, self._today())
+        return _bounded(schema, self.month())
 
     def served_json(self) -> bytes:
         """Return the document as it is served now, in JSON."""
-        return self._served(self._today().replace(day=1), self._is_open())[0]
+        return self._served(self.month(), self._is_open())[0]
 
     def served_yaml(self) -> bytes:
         """Return the document as it is served now, in YAML."""
-        return self._served(self._today().replace(day=1), self._is_open())[1]
+        return self._served(self.month(), self._is_open())[1]
 
     def _serve(self, month: date, is_open: bool) -> tuple[bytes, bytes]:  # noqa: FBT001  # called above only
         document = copy.deepcopy(self.document)
@@ -131,9 +144,10 @@ def _file() -> dict[str, Any]:
     return document
 
 
-def _path(template: str, item: dict[str, Any]) -> _Path:
+def _path(template: str, item: dict[str, Any], *, needs_key: bool) -> _Path:
     pattern = "".join(
-        "[^/]+" if part.startswith("{") else re.escape(part) for part in re.split(r"(\{[^}]+\})", template)
+        f"(?P<{part[1:-1]}>[^/]+)" if part.startswith("{") else re.escape(part)
+        for part in re.split(r"(\{[^}]+\})", template)
     )
     operations = {
         method.upper(): Operation(
@@ -141,6 +155,7 @@ def _path(template: str, item: dict[str, Any]) -> _Path:
             route=template,
             media_types=tuple(operation.get("requestBody", {}).get("content", ())),
             max_body_bytes=operation.get("requestBody", {}).get("x-max-bytes", 0),
+            needs_key=needs_key,
         )
         for method, operation in item.items()
         if isinstance(operation, dict)
@@ -175,13 +190,13 @@ def _drop_examples_of_headers(document: dict[str, Any]) -> None:
             del parameter["example"], parameter["schema"]["example"]
 
 
-def _bounded(schema: dict[str, Any], today: date) -> dict[str, Any]:
-    """Replace `x-valid-through` by the bounds it means today. A card is valid to the end of its month."""
+def _bounded(schema: dict[str, Any], month: date) -> dict[str, Any]:
+    """Replace `x-valid-through` by the bounds it means in this month. A card is valid to the end of its month."""
     if VALID_THROUGH not in schema:
         return schema
     rule = schema[VALID_THROUGH]
-    later_year = {rule["year"]: {"minimum": today.year + 1}}
-    this_year = {rule["year"]: {"minimum": today.year}, rule["month"]: {"minimum": today.month}}
+    later_year = {rule["year"]: {"minimum": month.year + 1}}
+    this_year = {rule["year"]: {"minimum": month.year}, rule["month"]: {"minimum": month.month}}
     bounded = {keyword: value for keyword, value in schema.items() if keyword != VALID_THROUGH}
     return {**bounded, "anyOf": [{"properties": later_year}, {"properties": this_year}]}
 

@@ -1,5 +1,8 @@
 """Which pages may call the API from a browser: Starlette's CORS, whose refusals are problem documents too."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -18,6 +21,16 @@ SHOWN = (
     "WWW-Authenticate",
     "X-Request-ID",
 )
+
+
+def options(origins: Sequence[str]) -> dict[str, Any]:
+    """Return what `Cors` takes, for pages of these origins."""
+    return {
+        "allow_origins": origins,
+        "allow_methods": ("GET", "POST"),
+        "allow_headers": SENT,
+        "expose_headers": SHOWN,
+    }
 
 
 class Cors(CORSMiddleware):

@@ -1,14 +1,15 @@
 """What must happen before routing: unknown paths and methods are refused.
 
 Starlette is lenient where a payment API must not be: it redirects a trailing slash to a URL made from
-the Host header, and matches a path that ends in a newline. Behind this gate a request has a path and a
-method of the contract, or of what is served beside it.
+the Host header, and matches a path that ends in a newline. So it is the contract that routes. Behind this
+gate a request has a path and a method of the contract, or of what is served beside it.
 """
 
+from connexion.middleware.abstract import ROUTING_CONTEXT
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers import health
-from handlers.contract import OPERATION, Contract
+from handlers.contract import HANDLERS, OPERATION, Contract, Operation
 from handlers.problems import Code, Problem
 
 
@@ -23,13 +24,22 @@ class Gate:
         self._ui = f"{base}/ui/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and OPERATION not in scope:
-            self._admit(scope["path"], scope["method"])
-            scope = _without_range(scope)
+        if scope["type"] == "http":
+            operation: Operation | None = scope.get(OPERATION)
+            if operation is None:
+                self._admit(scope["path"], scope["method"])
+                scope = _without_range(scope)
+            scope["extensions"] = {ROUTING_CONTEXT: self._routing(operation)}
         await self._app(scope, receive, send)
 
+    def _routing(self, operation: Operation | None) -> dict[str, str | None]:
+        """What Connexion's router would find, for those of its middlewares that stand behind this."""
+        if operation is None:
+            return {"api_base_path": None, "operation_id": None}
+        return {"api_base_path": self._contract.base_path, "operation_id": f"{HANDLERS}.{operation.id}"}
+
     def _admit(self, path: str, method: str) -> None:
-        operations = self._contract.operations_at(path)
+        operations, _ = self._contract.operations_at(path)
         if operations:
             raise Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(operations))})
         if not (path.isprintable() and (path in self._beside or path.startswith(self._ui))):

@@ -1,31 +1,33 @@
-"""Connexion's hook for the contract's security scheme: a request is a merchant's, or is refused."""
+"""Who calls: a request for an operation that needs a key is a merchant's, or is refused."""
 
-from typing import Any
-
-from connexion.lifecycle import ConnexionRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import access
 import exchange
+from handlers.contract import OPERATION, Operation
 from handlers.problems import Code, Problem
 
 
-class BearerKey:
-    """What Connexion asks for a function that knows a request's user, once for each operation."""
+class Keys:
+    """ASGI middleware; for the contract's security scheme."""
 
-    def get_fn(self, _scheme: dict[str, Any], _scopes: list[str]) -> Any:
-        return merchant_of
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        operation: Operation | None = scope.get(OPERATION)
+        if operation is not None and operation.needs_key:
+            exchange.now().merchant = _merchant_of(scope)
+        await self._app(scope, receive, send)
 
 
-async def merchant_of(request: ConnexionRequest) -> dict[str, str]:
-    """Return the merchant as Connexion's `sub`, which handlers get as `user`; or raise `Problem`."""
+def _merchant_of(scope: Scope) -> str:
     if access.is_open():
-        merchant: str | None = access.NOBODY_IN_PARTICULAR
-    else:
-        # A header that stands twice says two things.
-        given = request.headers.getlist("Authorization")
-        scheme, _, key = given[0].partition(" ") if len(given) == 1 else ("", "", "")
-        merchant = access.merchant_of(key.strip(" ")) if scheme.lower() == "bearer" else None
+        return access.NOBODY_IN_PARTICULAR
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    # A header that stands twice says two things.
+    scheme, _, key = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
+    merchant = access.merchant_of(key.strip(" ")) if scheme.lower() == "bearer" else None
     if merchant is None:
         raise Problem(Code.UNAUTHORIZED)
-    exchange.now().merchant = merchant
-    return {"sub": merchant}
+    return merchant

@@ -39,9 +39,10 @@ class Observe:
         overload.leave(scope)
         started = time.perf_counter()
         serving = exchange.begin(scope["headers"])
-        operation = self._contract.operations_at(scope["path"]).get(scope["method"])
+        operations, parameters = self._contract.operations_at(scope["path"])
+        operation = operations.get(scope["method"])
         if operation is not None:
-            scope[OPERATION] = operation
+            scope[OPERATION], scope["path_params"] = operation, parameters
             serving.operation, serving.route = operation.id, operation.route
         elif scope["path"] in health.PATHS:
             serving.operation = serving.route = scope["path"]

@@ -3,23 +3,20 @@
 from typing import Any
 from uuid import UUID
 
-from connexion import request
-
 import exchange
 import idempotency
 import payments
 from handlers.problems import Code, Problem
 from store import Payment, Status
 
-_JSON = {"Content-Type": "application/json"}
 
-
-async def create_payment(body: dict[str, Any], user: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+async def create_payment(
+    body: dict[str, Any], user: str, idempotency_key: str | None
+) -> tuple[dict[str, Any], int, dict[str, str]]:
     """POST /payments: 201 when the bank answered, 202 when its answer never came. `user` is the merchant."""
-    key = request.headers.get("Idempotency-Key")
-    paid = await payments.pay(user, body, idempotency.key_of(key) if key else None)
+    paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
     status = 202 if paid.payment.status is Status.PENDING else 201
-    headers = {"Location": f"{request.url.path}/{paid.payment.id}", **_JSON}
+    headers = {"Location": f"{exchange.now().route}/{paid.payment.id}"}
     if paid.replayed:
         headers["Idempotent-Replayed"] = "true"
     return _shown(paid.payment), status, headers
@@ -30,7 +27,7 @@ async def get_payment(payment_id: str, user: str) -> tuple[dict[str, Any], int, 
     payment = await payments.find(user, UUID(payment_id))
     if payment is None:
         raise Problem(Code.PAYMENT_NOT_FOUND)
-    return _shown(payment), 200, _JSON
+    return _shown(payment), 200, {}
 
 
 def _shown(payment: Payment) -> dict[str, Any]:

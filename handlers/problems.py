@@ -64,7 +64,9 @@ class _Told(NamedTuple):
 PROBLEMS: Final = {
     Code.VALIDATION_FAILED: _Told(400, "Bad Request", "The request is invalid."),
     Code.MALFORMED_JSON: _Told(
-        400, "Bad Request", "The request's body is not valid JSON (RFC 8259), or names a field twice."
+        400,
+        "Bad Request",
+        "The request's body is not valid JSON (RFC 8259), names a field twice, or holds half a character (RFC 7493).",
     ),
     Code.MALFORMED_REQUEST: _Told(400, "Bad Request", "The request is not valid HTTP/1.1."),
     Code.UNAUTHORIZED: _Told(401, "Unauthorized", "Send a good API key as Authorization: Bearer KEY."),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from handlers import validation
+from handlers.body import parse
 from handlers.contract import Contract
 from handlers.problems import Code, Problem
 from tests.support import valid_payment
@@ -27,7 +28,7 @@ def schema(today: date = TODAY) -> dict[str, Any]:
 
 def problem(sent: Any, today: date = TODAY) -> Problem | None:
     try:
-        validation.raise_if(validation.find_errors(schema(today), sent), CONTRACT.max_errors)
+        validation.raise_if(validation.Schema(schema(today)).find_errors(sent), CONTRACT.max_errors)
     except Problem as raised:
         return raised
     return None
@@ -203,7 +204,7 @@ def test_the_list_of_errors_is_bounded() -> None:
 def test_what_is_not_strict_json_is_malformed(body: bytes) -> None:
     """And no error in the chain carries the body, as Python's own would."""
     with pytest.raises(Problem) as caught:
-        validation.parse(body)
+        parse(body)
     assert caught.value.code is Code.MALFORMED_JSON
     assert str(caught.value.__context__) == "not strict JSON"
     assert caught.value.__context__ is not None
@@ -222,4 +223,6 @@ def test_what_is_not_strict_json_is_malformed(body: bytes) -> None:
 def test_messages_follow_the_schema(changes: dict[str, int], message: str) -> None:
     """Whatever limits the YAML has, the words say them."""
     loose = {"type": "object", "properties": {"n": {"type": "integer", **changes}}}
-    assert validation.find_errors(loose, {"n": "x"}) == [{"field": "n", "code": "wrong_type", "message": message}]
+    assert validation.Schema(loose).find_errors({"n": "x"}) == [
+        {"field": "n", "code": "wrong_type", "message": message}
+    ]
