@@ -70,7 +70,9 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     `store.StoreUnavailable` when money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
     """
     values = dict(values)
-    fingerprint = idempotency.fingerprint(values)
+    kept_key = None
+    if key is not None:
+        kept_key = store.Key(key=idempotency.digest(key), fingerprint=idempotency.fingerprint(values))
     card_number, cvv = values.pop("card_number"), values.pop("cvv")
     payment = Payment(
         id=uuid4(),
@@ -89,11 +91,10 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         answer_by=answer_by,
         **values,
     )
-    kept_key = store.Key(key=idempotency.digest(key), fingerprint=fingerprint) if key else None
     with bank.room():
         claimed = await _claim(payment, kept_key)
-        if claimed is not None:
-            return _again(claimed, fingerprint)
+        if claimed is not None and kept_key is not None:
+            return _again(claimed, kept_key.fingerprint)
         paid = Paid(await _authorize(payment, request))
     metrics.PAYMENTS.labels(paid.payment.status, payment.currency).inc()
     return paid
@@ -160,7 +161,7 @@ async def _settle(payment: Payment, status: Status) -> Payment:
         settled = await store.find(payment.id) or payment
         if settled.status is not status:
             log.critical("payment %s is %s, but the bank answered %s", payment.id, settled.status, status)
-    log.info("payment %s %s", settled.id, settled.status)
+    log.debug("payment %s %s", settled.id, settled.status)
     return settled
 
 

@@ -163,6 +163,18 @@ def _bank() -> _Connected:
 async def _place() -> AsyncIterator[_Connected]:
     """One of the BANK_CONCURRENCY places, and the breaker's leave."""
     connected = _bank()
+    if connected.places.locked():
+        await _queue(connected)
+    else:
+        await connected.places.acquire()
+    try:
+        with connected.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
+            yield connected
+    finally:
+        connected.places.release()
+
+
+async def _queue(connected: _Connected) -> None:
     with metrics.BANK_QUEUED.track_inprogress():
         try:
             async with asyncio.timeout(connected.wait_s):
@@ -170,8 +182,3 @@ async def _place() -> AsyncIterator[_Connected]:
         except TimeoutError:
             metrics.SHED.inc()
             raise Overloaded("all BANK_CONCURRENCY calls are taken") from None
-    try:
-        with connected.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
-            yield connected
-    finally:
-        connected.places.release()
