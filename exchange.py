@@ -4,18 +4,28 @@ handlers/observe.py begins one for each request; whoever learns something notes 
 line, the metrics and the problem document are made of it.
 """
 
+import random
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from masking import holds_card_number
 
 # What goes unharmed through a log, a header and a URI reference.
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+_random: Final = random.Random()  # noqa: S311  # it has to be unique, not secret
+
+
+def _new_id() -> str:
+    """A UUID; to ask the kernel for one took a fifth of a refusal's time."""
+    digits = f"{_random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)
@@ -30,7 +40,7 @@ class Exchange:
     bank_s: how long the bank took
     """
 
-    id: str = field(default_factory=lambda: str(uuid4()))
+    id: str = field(default_factory=_new_id)
     traceparent: str | None = None
     operation: str | None = None
     route: str | None = None

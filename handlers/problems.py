@@ -11,7 +11,8 @@ import logging
 import traceback
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
@@ -162,18 +163,21 @@ def document(code: Code, instance: str, detail: str | None = None, errors: list[
 
     instance: the X-Request-ID
     """
+    more = {"instance": instance, "errors": errors} if errors else {"instance": instance}
+    return f"{_start(code, detail)[:-1]}, {json.dumps(more)[1:]}".encode()
+
+
+@lru_cache
+def _start(code: Code, detail: str | None) -> str:
     told = PROBLEMS[code]
-    problem: dict[str, Any] = {
+    problem = {
         "type": "about:blank",
         "title": told.title,
         "status": told.status,
         "detail": detail or told.detail,
         "code": code,
-        "instance": instance,
     }
-    if errors:
-        problem["errors"] = errors
-    return json.dumps(problem).encode()
+    return json.dumps(problem)
 
 
 async def render(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:

@@ -109,6 +109,7 @@ class Protocol(HttpToolsProtocol):
         self._head.stop()
         self._answer(refused, "POST", Code.OVERLOADED, close=not self.parser.should_keep_alive())
         self.on_response_complete()
+        overload.rest(self.flow.pause_reading, self._go_on)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -122,6 +123,10 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's sentence; ours is in the table
         self._refuse(Code.MALFORMED_REQUEST)
+
+    def _go_on(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
     def _close(self) -> None:
         """Close, but do not wait for ever until all that was written is read."""

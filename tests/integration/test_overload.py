@@ -130,6 +130,32 @@ def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them
     bank.close()
 
 
+def test_clients_that_do_not_wait_are_refused_500_times_a_second_and_not_more() -> None:
+    """Refusing them as often as they come would leave no CPU for the payments that are accepted."""
+    release = threading.Event()
+    bank = ScriptedBank(lambda connection: (release.wait(30), connection.close())[1])
+    with Gateway(BANK_URL=bank.url, BANK_CONCURRENCY="1", BANK_QUEUE="0") as gateway, ThreadPoolExecutor(21) as pool:
+        under_way = pool.submit(gateway.pay)
+        wait_until(lambda: bank.requests)
+        until = time.monotonic() + 2
+
+        def send_again_and_again() -> int:
+            client, refused = http.client.HTTPConnection(gateway.root.removeprefix("http://"), timeout=30), 0
+            while time.monotonic() < until:
+                client.request("POST", "/api/v1/payments", BODY, {"Content-Type": "application/json"})
+                with client.getresponse() as answer:
+                    refused += answer.status == 503
+                    answer.read()
+            client.close()
+            return refused
+
+        refused = sum(sending.result() for sending in [pool.submit(send_again_and_again) for _ in range(20)])
+        assert 100 < refused < 1300
+        release.set()
+        assert under_way.result().status_code == 202
+    bank.close()
+
+
 def test_a_refused_payment_is_not_kept(database_url: str) -> None:
     """Neither it nor its key: it may come again as it is, or another with its key."""
     bank = Simulator()
