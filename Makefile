@@ -2,8 +2,9 @@
 PYTHON ?= python3
 DEV := .venv/dev
 RUN := .venv/run
+BENCH := .venv/bench
 
-.PHONY: run test fuzz chaos lock clean
+.PHONY: run test fuzz chaos bench lock clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
@@ -25,10 +26,15 @@ STORE ?= postgresql
 chaos: $(DEV)/installed
 	$(DEV)/bin/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --store $(STORE)
 
+# Compare what a payment costs with what else one would build; half an hour. Needs wrk and nginx's echo module:
+# apt-get install wrk libnginx-mod-http-echo
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python -m bench
+
 # Take the newest versions of everything and pin them.
 lock: $(DEV)/installed
 	@echo '# Every package that gets installed, on every Python and platform. Made by `make lock`; do not edit.' > constraints.new
-	sed '/^-c/d' requirements.txt requirements-dev.txt | grep -v '^-r' | \
+	sed '/^-c/d' requirements.txt requirements-dev.txt bench/requirements.txt | grep -v '^-r' | \
 	  $(DEV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet - >> constraints.new
 	mv constraints.new constraints.txt
 
@@ -43,4 +49,9 @@ $(RUN)/installed: requirements.txt constraints.txt
 $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(BENCH)/installed: requirements.txt bench/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
 	@touch $@

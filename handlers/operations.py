@@ -23,7 +23,7 @@ from handlers.contract import OPERATION, Contract, Operation
 from handlers.validation import Rules
 
 
-class Operations(SpecMiddleware):  # type: ignore[misc]  # Connexion is not typed
+class Operations(SpecMiddleware):
     """ASGI middleware, which lets through what is none of them."""
 
     def __init__(self, app: ASGIApp, contract: Contract) -> None:

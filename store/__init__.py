@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -28,6 +29,7 @@ from store.records import (
     StoreUnavailable,
 )
 from store.sql import Sql
+from store.together import Together
 
 __all__ = [
     "ApiKey",
@@ -58,10 +60,11 @@ R = TypeVar("R")
 @dataclass(frozen=True, slots=True)
 class _Kept:
     store: Memory | Sql
-    threads: ThreadPoolExecutor | None
+    threads: ThreadPoolExecutor | None = None
+    together: Together | None = None
 
 
-_kept = _Kept(Memory(), None)
+_kept = _Kept(Memory())
 
 
 def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
@@ -75,10 +78,11 @@ def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
     global _kept
     close()
     if url == MEMORY:
-        _kept = _Kept(Memory(), None)
+        _kept = _Kept(Memory())
     else:
         store = Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
-        _kept = _Kept(store, ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store"))
+        threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
+        _kept = _Kept(store, threads, Together(store.together, threads) if store.writes_together else None)
 
 
 def close() -> None:
@@ -87,7 +91,7 @@ def close() -> None:
     if _kept.threads is not None:
         _kept.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
     _kept.store.close()
-    _kept = _Kept(Memory(), None)
+    _kept = _Kept(Memory())
 
 
 def is_lasting() -> bool:
@@ -101,7 +105,7 @@ async def claim(payment: Payment, key: Key | None, work_s: float) -> Claimed | N
     work_s: how long the request may be at work on it
     Raises `StoreUnavailable`; then the payment may or may not be recorded.
     """
-    return await _ask(_kept.store.claim, payment, key, work_s)
+    return await _write(_kept.store.claim, payment, key, work_s)
 
 
 async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = "", *, idle: bool = False) -> Payment:
@@ -110,17 +114,17 @@ async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = 
     idle: only when no request is at work on it, whose answer would say otherwise
     Raises `NotPending` when it has ended already, or is not idle, and `StoreUnavailable`.
     """
-    return await _ask(_kept.store.settle, payment_id, status, changed_by, note, idle=idle)
+    return await _write(_kept.store.settle, payment_id, status, changed_by, note, idle=idle)
 
 
 async def doubt(payment_id: UUID, look_up_s: float) -> None:
     """Record that no request is at work on a PENDING payment any more, and when to ask the bank about it."""
-    await _ask(_kept.store.doubt, payment_id, look_up_s)
+    await _write(_kept.store.doubt, payment_id, look_up_s)
 
 
 async def drop(payment_id: UUID) -> None:
     """Forget a PENDING payment that certainly did not happen; nothing else is ever forgotten."""
-    await _ask(_kept.store.drop, payment_id)
+    await _write(_kept.store.drop, payment_id)
 
 
 async def find(payment_id: UUID) -> Payment | None:
@@ -181,12 +185,22 @@ async def ping() -> None:
     await _ask(_kept.store.ping)
 
 
+async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    if _kept.together is None:
+        return await _ask(function, *args, **kwargs)
+    return await _in_time(_kept.together.ask(partial(function, *args, **kwargs)))
+
+
 async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     if _kept.threads is None:
         return function(*args, **kwargs)
     context = contextvars.copy_context()  # for the request's id, should anything be logged
     loop = asyncio.get_running_loop()
     call = loop.run_in_executor(_kept.threads, lambda: context.run(function, *args, **kwargs))
+    return await _in_time(call)
+
+
+async def _in_time(call: "asyncio.Future[R]") -> R:
     try:
         async with asyncio.timeout(WAIT_S):
             return await asyncio.shield(call)  # it goes on: whoever has to undo it waits for its end first

@@ -8,7 +8,9 @@ row; that a row is looked up by one process at a time is an UPDATE that moves it
 function is one short transaction, and no connection is held between them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,9 +33,18 @@ from store.records import (
     StoreUnavailable,
 )
 from store.tables import api_keys, changes, is_pending, payments
+from store.together import Outcome
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
+
+# What every payment takes is written once: to build a statement anew takes SQLAlchemy three times as long as to
+# execute it.
+_one = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
+_settle = sa.update(payments).where(_one).values(status=sa.bindparam("to_status")).returning(*_columns)
+_settle_idle = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
+_find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"))
+_insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
 
 class Sql:
@@ -41,6 +52,40 @@ class Sql:
 
     def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
         self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)
+        self._shared = threading.local()
+
+    @property
+    def writes_together(self) -> bool:
+        """Whether transactions are few and large here: SQLite has one writer at a time, PostgreSQL many."""
+        return self._engine.dialect.name == "sqlite"
+
+    @available()
+    def together(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        """Make calls of `claim`, `settle`, `doubt` and `drop` in one transaction: all is recorded, or nothing.
+
+        None of them leaves anything behind when it raises `NotPending`, or finds its key taken.
+        """
+        outcomes: list[Outcome] = []
+        with self._engine.begin() as self._shared.connection:
+            try:
+                for call in calls:
+                    try:
+                        outcomes.append((call(), None))
+                    except NotPending as error:
+                        outcomes.append((None, error))
+            finally:
+                del self._shared.connection
+        return outcomes
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """The transaction that calls in this thread share, or one of the call's own."""
+        shared: sa.Connection | None = getattr(self._shared, "connection", None)
+        if shared is not None:
+            yield shared
+        else:
+            with self._engine.begin() as connection:
+                yield connection
 
     @available()
     def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
@@ -51,8 +96,8 @@ class Sql:
             row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
         for _ in range(3):  # the key's payment may be dropped between the two transactions
             try:
-                with self._engine.begin() as connection:
-                    connection.execute(sa.insert(payments).values(row))
+                with self._transaction() as connection:
+                    connection.execute(_insert, row)
             except IntegrityError:
                 if key is None:
                     raise
@@ -65,41 +110,37 @@ class Sql:
 
     @available()
     def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
-        one = sa.and_(payments.c.id == payment_id, is_pending)
-        if idle:
-            one = sa.and_(one, payments.c.working_until <= datetime.now(UTC))
-        with self._engine.begin() as connection:
-            settled = sa.update(payments).where(one).values(status=status)
-            row = connection.execute(settled.returning(*_columns)).one_or_none()
+        change = {
+            "payment_id": payment_id,
+            "changed_at": datetime.now(UTC),
+            "changed_by": changed_by,
+            "from_status": Status.PENDING,
+            "to_status": status,
+            "note": note,
+        }
+        with self._transaction() as connection:
+            row = connection.execute(_settle_idle if idle else _settle, change).one_or_none()
             if row is None:
                 raise NotPending
-            change = {
-                "payment_id": payment_id,
-                "changed_at": datetime.now(UTC),
-                "changed_by": changed_by,
-                "from_status": Status.PENDING,
-                "to_status": status,
-                "note": note,
-            }
-            connection.execute(sa.insert(changes).values(change))
+            connection.execute(_insert_change, change)
         return _payment(row)
 
     @available()
     def doubt(self, payment_id: UUID, look_up_s: float) -> None:
         now = datetime.now(UTC)
         values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_s)}
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
     @available()
     def drop(self, payment_id: UUID) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
             connection.execute(sa.delete(payments).where(payments.c.id == payment_id, is_pending))
 
     @available()
     def find(self, payment_id: UUID) -> Payment | None:
         with self._engine.connect() as connection:
-            row = connection.execute(sa.select(*_columns).where(payments.c.id == payment_id)).one_or_none()
+            row = connection.execute(_find, {"payment_id": payment_id}).one_or_none()
         return _payment(row) if row else None
 
     @available()
@@ -193,7 +234,7 @@ class Sql:
         query = sa.select(*_columns, payments.c.fingerprint, payments.c.working_until).where(
             payments.c.merchant == merchant, payments.c.idempotency_key == key.key
         )
-        with self._engine.connect() as connection:
+        with self._transaction() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
             return None

@@ -133,7 +133,12 @@ def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them
 def test_clients_that_do_not_wait_are_refused_500_times_a_second_and_not_more() -> None:
     """Refusing them as often as they come would leave no CPU for the payments that are accepted."""
     release = threading.Event()
-    bank = ScriptedBank(lambda connection: (release.wait(30), connection.close())[1])
+
+    def hang_up_later(connection: socket.socket) -> None:
+        release.wait(30)
+        connection.close()
+
+    bank = ScriptedBank(hang_up_later)
     with Gateway(BANK_URL=bank.url, BANK_CONCURRENCY="1", BANK_QUEUE="0") as gateway, ThreadPoolExecutor(21) as pool:
         under_way = pool.submit(gateway.pay)
         wait_until(lambda: bank.requests)

@@ -211,6 +211,62 @@ def test_payments_are_searched_newest_first() -> None:
     asks(scenario)
 
 
+@pytest.mark.usefixtures("url")
+def test_of_many_writes_at_once_each_has_its_own_outcome() -> None:
+    """Though SQLite writes them in a few transactions: a taken key and a payment that has ended harm no other."""
+
+    async def scenario() -> None:
+        ended, claimed = pending(), pending()
+        await store.claim(ended, None, 10)
+        await store.settle(ended.id, Status.DECLINED, "someone")
+        await store.claim(claimed, None, 10)
+        with_key = [pending(amount=number) for number in range(1, 6)]
+        without = [pending() for _ in range(20)]
+        outcomes = await asyncio.gather(
+            *(store.claim(payment, key(), 10) for payment in with_key),
+            store.settle(ended.id, Status.AUTHORIZED, "someone"),
+            *(store.claim(payment, None, 10) for payment in without),
+            store.settle(claimed.id, Status.AUTHORIZED, "someone"),
+            return_exceptions=True,
+        )
+        keyed, (refused, *made, settled) = outcomes[:5], outcomes[5:]
+        (first,) = [payment for payment, outcome in zip(with_key, keyed, strict=True) if outcome is None]
+        assert {outcome.payment for outcome in keyed if isinstance(outcome, store.Claimed)} == {first}
+        assert isinstance(refused, NotPending)
+        assert made == [None] * 20
+        assert settled == replace(claimed, status=Status.AUTHORIZED)
+        assert {payment.id for payment in await store.search()} == {
+            payment.id for payment in (ended, claimed, first, *without)
+        }
+
+    asks(scenario)
+
+
+def test_sqlite_writes_together_and_all_or_nothing(tmp_path: Any) -> None:
+    """Fifty claims in a few transactions; while somebody else writes, all of them are unavailable, and none is kept."""
+    store.configure(f"sqlite:///{tmp_path / 'payments.db'}")
+    commits: list[object] = []
+    count = commits.append
+    sa.event.listen(sa.Engine, "commit", count)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(store.claim(pending(), None, 10) for _ in range(50)))
+        assert 2 <= len(commits) < 10
+        with contextlib.closing(sqlite3.connect(tmp_path / "payments.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            claims = (store.claim(pending(), None, 10) for _ in range(5))
+            outcomes = await asyncio.gather(*claims, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+        assert await store.claim(pending(), None, 10) is None
+        assert len(await store.search()) == 51
+
+    try:
+        asks(scenario)
+    finally:
+        sa.event.remove(sa.Engine, "commit", count)
+        store.close()
+
+
 def test_the_database_decides_races(database_url: str) -> None:
     """Thirty claims of one key from three stores: one wins; thirty settlings: one lands."""
     from store.sql import Sql  # noqa: PLC0415

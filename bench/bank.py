@@ -1,0 +1,57 @@
+"""A bank that costs nothing to speak of: nginx with its echo module, which answers after a fixed time."""
+
+import contextlib
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.process import until_it_answers
+
+# Milliseconds.
+LATENCIES = (0, 50, 200, 1000)
+
+MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
+
+_CONFIGURATION = """
+load_module {module};
+daemon off;
+worker_processes 1;
+pid {folder}/pid;
+error_log stderr crit;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+  uwsgi_temp_path {folder}; scgi_temp_path {folder};
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    default_type application/json;
+    {locations}
+  }}
+}}
+"""
+
+_LOCATION = """location = /{ms}/payments {{ {sleep} echo '{{"authorized": true, "authorization_code": "bench"}}'; }}"""
+
+
+@contextlib.contextmanager
+def running() -> Iterator[str]:
+    """Run it and yield its URL; with `/50` after it, say, it answers after 50 ms."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    locations = (_LOCATION.format(ms=ms, sleep=f"echo_sleep {ms / 1000};" if ms else "") for ms in LATENCIES)
+    with tempfile.TemporaryDirectory(prefix="bench-bank-") as folder:
+        file = Path(folder) / "nginx.conf"
+        file.write_text(
+            _CONFIGURATION.format(module=MODULE, folder=folder, port=port, locations="\n    ".join(locations))
+        )
+        with subprocess.Popen(["nginx", "-p", folder, "-c", str(file)], stderr=subprocess.DEVNULL) as nginx:
+            url = f"http://127.0.0.1:{port}"
+            until_it_answers(nginx, f"{url}/0/payments")
+            try:
+                yield url
+            finally:
+                nginx.terminate()

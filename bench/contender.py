@@ -1,0 +1,83 @@
+"""Who is compared: each a server process of its own, with uvicorn, uvloop and httptools, and no access log."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import load
+from bench.process import until_it_answers
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """name: as the table has it; settings: of the gateway; module: of any other."""
+
+    name: str
+    module: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+GATEWAY = Contender("this gateway", settings={"LOG_LEVEL": "ERROR"})
+LOGGING = Contender("this gateway, with its log", settings={"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"})
+CONNEXION = Contender("Connexion FlaskApp + requests", "bench.contenders.connexion_flask")
+HTTPX_NAIVE = Contender("FastAPI + httpx, a client per request", "bench.contenders.fastapi_httpx_naive")
+HTTPX = Contender("FastAPI + pooled httpx", "bench.contenders.fastapi_httpx")
+AIOHTTP = Contender("FastAPI + aiohttp", "bench.contenders.fastapi_aiohttp")
+FLOOR = Contender("a constant from bare ASGI", "bench.contenders.floor")
+
+
+def on(name: str, store_url: str, **settings: str) -> Contender:
+    """Return the gateway on a database."""
+    key = {"FINGERPRINT_KEY": "5e" * 32}
+    return Contender(f"this gateway, {name}", settings={**GATEWAY.settings, **key, "STORE_URL": store_url, **settings})
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A contender that runs. `payment` is the path of one that it made."""
+
+    pid: int
+    payments: str
+    payment: str
+    started_s: float
+
+
+@contextlib.contextmanager
+def running(contender: Contender, bank_url: str) -> Iterator[Server]:
+    """Start it, and time that; make a payment."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {"PATH": os.environ["PATH"], "BANK_URL": bank_url, "PORT": str(port), **contender.settings}
+    command = [sys.executable, "run.py"]
+    if contender.module is not None:
+        command = [sys.executable, "-m", "uvicorn", f"{contender.module}:app", "--port", str(port)]
+        command += ["--no-access-log", "--log-level", "warning", "--backlog", "4096"]
+    url = f"http://127.0.0.1:{port}/api/v1/payments"
+    began = time.monotonic()
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            until_it_answers(process, f"{url}/00000000-0000-4000-8000-000000000000")
+            started_s = time.monotonic() - began
+            yield Server(process.pid, url, f"{url}/{_pay(url)}", started_s)
+        finally:
+            process.terminate()
+
+
+def _pay(url: str) -> str:
+    body, headers = json.dumps(load.PAYMENT).encode(), {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:  # noqa: S310
+        made = json.load(answer)
+    assert answer.status == 201
+    assert made["status"] == "AUTHORIZED"
+    payment_id: str = made["id"]
+    return payment_id

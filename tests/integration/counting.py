@@ -1,0 +1,22 @@
+"""run.py in a process that counts the calls that Python makes, and says how many there were at SIGUSR1."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import run
+
+_calls = 0
+
+
+def _count(_frame: Any, event: str, _argument: Any) -> None:
+    global _calls
+    _calls += event in {"call", "c_call"}
+
+
+signal.signal(signal.SIGUSR1, lambda *_: print(f"CALLS {_calls}", file=sys.stderr, flush=True))
+sys.setprofile(_count)
+run.main()
