@@ -23,6 +23,7 @@ from typing import Any, Final, TypeVar, cast
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError
 
 from bank import waiting
 
@@ -129,7 +130,7 @@ class _HTTPConnection(HTTPConnection):
         done, _ = waiting.wait(asyncio.wait([connecting], timeout=self.timeout))
         if not done:  # looking the host up has a clock of its own
             self._is_given_up = True
-            raise TimeoutError("no connection in time")
+            raise ConnectTimeoutError(self, "no connection in time")
         connecting.result()
         self.sock.settimeout(0)
 
