@@ -29,6 +29,10 @@ R = TypeVar("R")
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 
+# Threads that make connections, which is done in a millisecond or, in TLS, a few. When the bank hangs in it, those
+# that wait for a thread wait for BANK_CONNECT_TIMEOUT_S, as those that have one.
+CONNECTING: Final = 32
+
 # The first retry is immediate; before the second and later ones 0.2 s, 0.4 s, ... up to 1 s, plus
 # up to 0.1 s of jitter, so that gateways that lost the bank together do not come back together.
 BACKOFF_FACTOR_S: Final = 0.1
@@ -59,7 +63,7 @@ class AcquiringBank:
         self._url = url.rstrip("/") + "/payments"
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="bank")  # all of them may connect at once
+        self._threads = ThreadPoolExecutor(CONNECTING, thread_name_prefix="bank")
         self._verify, self._cert = ca_file or True, client_cert
         # Without a session: its cookies and what it takes from the environment (proxies, .netrc, CA bundles) are
         # not wanted, and to prepare the same request again and again took a third of a call.

@@ -127,9 +127,13 @@ class _HTTPConnection(HTTPConnection):
         _call.get().sent = False
         self.timeout = min(self.timeout or left_s(), left_s())
         connecting = asyncio.get_running_loop().run_in_executor(_call.get().threads, self._connect)
-        done, _ = waiting.wait(asyncio.wait([connecting], timeout=self.timeout))
-        if not done:  # looking the host up has a clock of its own
-            self._is_given_up = True
+        done: set[Any] = set()
+        try:
+            done, _ = waiting.wait(asyncio.wait([connecting], timeout=self.timeout))
+        finally:
+            self._is_given_up = not done
+        if self._is_given_up:  # looking the host up has a clock of its own
+            connecting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise ConnectTimeoutError(self, "no connection in time")
         connecting.result()
         self.sock.settimeout(0)
