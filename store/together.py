@@ -45,7 +45,6 @@ class Together:
     def _written(
         self, batch: list[tuple[Callable[[], Any], "asyncio.Future[Any]"]], done: "asyncio.Future[list[Outcome]]"
     ) -> None:
-        self._write()
         if done.cancelled():  # the store was closed
             for _, future in batch:
                 future.cancel()
@@ -53,10 +52,9 @@ class Together:
         error = done.exception()
         outcomes: list[Outcome] = [(None, error)] * len(batch) if error else done.result()
         for (_, future), (result, raised) in zip(batch, outcomes, strict=True):
-            if future.done():
-                continue
             if raised is None:
                 future.set_result(result)
             else:
                 future.set_exception(raised)
                 future.exception()  # to have looked at it: whoever waited may have given up
+        self._write()

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from alembic.migration import MigrationContext
 
 import store
 from store import ApiKey, Doubt, Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, tables
+from store.together import Outcome, Together
 from tests.postgres import Postgres
 from tests.support import store_url
 
@@ -270,6 +272,26 @@ def test_sqlite_writes_together_and_all_or_nothing(tmp_path: Any) -> None:
     finally:
         sa.event.remove(sa.Engine, "commit", count)
         store.close()
+
+
+def test_what_was_written_is_told_though_the_store_was_closed_meanwhile() -> None:
+    """A transaction under way when the store is closed is recorded, and who waits for it hears so."""
+    release = threading.Event()
+
+    def transact(calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        release.wait(10)
+        return [(call(), None) for call in calls]
+
+    async def scenario() -> None:
+        threads = ThreadPoolExecutor(1)
+        together = Together(transact, threads)
+        under_way, waiting = together.ask(lambda: "recorded"), together.ask(lambda: "never begun")
+        threads.shutdown(wait=False, cancel_futures=True)
+        release.set()
+        assert await asyncio.wait_for(under_way, 5) == "recorded"
+        assert not waiting.done()
+
+    asks(scenario)
 
 
 def test_the_database_decides_races(database_url: str) -> None:
