@@ -3,12 +3,11 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import aiohttp
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 
-from bench.contenders.payment import NewPayment, Payment, for_bank, payments, record
+from bench.contenders.payment import NewPayment, Payment, for_bank, reads, record
 
 URL = f"{os.environ['BANK_URL']}/payments"
 
@@ -21,6 +20,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+app.include_router(reads)
 
 
 @app.post("/api/v1/payments", status_code=201)
@@ -28,10 +28,3 @@ async def create_payment(new: NewPayment) -> Payment:
     async with app.state.session.post(URL, json=for_bank(new)) as answer:
         answer.raise_for_status()
         return record(new, authorized=(await answer.json())["authorized"])
-
-
-@app.get("/api/v1/payments/{payment_id}")
-async def get_payment(payment_id: UUID) -> Payment:
-    if payment_id not in payments:
-        raise HTTPException(404)
-    return payments[payment_id]

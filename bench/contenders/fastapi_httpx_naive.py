@@ -1,16 +1,16 @@
 """FastAPI, pydantic and an httpx client for each request: what one finds in a first version."""
 
 import os
-from uuid import UUID
 
 import httpx
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 
-from bench.contenders.payment import NewPayment, Payment, for_bank, payments, record
+from bench.contenders.payment import NewPayment, Payment, for_bank, reads, record
 
 URL = f"{os.environ['BANK_URL']}/payments"
 
 app = FastAPI()
+app.include_router(reads)
 
 
 @app.post("/api/v1/payments", status_code=201)
@@ -19,10 +19,3 @@ async def create_payment(new: NewPayment) -> Payment:
         answer = await client.post(URL, json=for_bank(new))
     answer.raise_for_status()
     return record(new, authorized=answer.json()["authorized"])
-
-
-@app.get("/api/v1/payments/{payment_id}")
-async def get_payment(payment_id: UUID) -> Payment:
-    if payment_id not in payments:
-        raise HTTPException(404)
-    return payments[payment_id]

@@ -1,10 +1,11 @@
-"""What the three FastAPI contenders share: the contract in pydantic's words, and a dict to keep payments in."""
+"""What the three FastAPI contenders share: the contract in pydantic's words, a dict of payments, and reading one."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 from uuid import UUID, uuid4
 
+from fastapi import APIRouter, HTTPException
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Digits = StringConstraints(pattern="^[0-9]+$")
@@ -46,6 +47,14 @@ class Payment(BaseModel):
 
 
 payments: dict[UUID, Payment] = {}
+reads = APIRouter()
+
+
+@reads.get("/api/v1/payments/{payment_id}")
+async def get_payment(payment_id: UUID) -> Payment:
+    if payment_id not in payments:
+        raise HTTPException(404)
+    return payments[payment_id]
 
 
 def for_bank(new: NewPayment) -> dict[str, Any]:
