@@ -66,9 +66,9 @@ class AcquiringBank:
         self._threads = ThreadPoolExecutor(CONNECTING, thread_name_prefix="bank")
         self._verify, self._cert = ca_file or True, client_cert
         # Without a session: its cookies and what it takes from the environment (proxies, .netrc, CA bundles) are
-        # not wanted, and to prepare the same request again and again took a third of a call.
+        # not wanted, and one request is prepared for all of them.
         self._adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
-        self._post = requests.Request("POST", self._url, _HEADERS).prepare()
+        self._post = requests.Request("POST", self._url).prepare()
 
     async def authorize(self, request: AuthorizationRequest) -> bool:
         """Ask the bank to authorize the payment; True when it did, False when it declined.

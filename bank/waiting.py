@@ -2,7 +2,7 @@
 
 `requests` knows nothing of asyncio. In a thread of its own each call handed the interpreter's lock to
 the event loop and back at every read, write and poll: of the 4 ms of CPU that a payment took with 64 of
-them, almost half. Here a call runs on the event loop's thread; where it would wait, the greenlet it runs
+them, a third. Here a call runs on the event loop's thread; where it would wait, the greenlet it runs
 in is left, and the loop comes back to it when there is something to go on with. A call that waits costs
 memory and no thread.
 """

@@ -11,8 +11,7 @@ import logging
 import traceback
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
@@ -163,21 +162,18 @@ def document(code: Code, instance: str, detail: str | None = None, errors: list[
 
     instance: the X-Request-ID
     """
-    more = {"instance": instance, "errors": errors} if errors else {"instance": instance}
-    return f"{_start(code, detail)[:-1]}, {json.dumps(more)[1:]}".encode()
-
-
-@lru_cache
-def _start(code: Code, detail: str | None) -> str:
     told = PROBLEMS[code]
-    problem = {
+    problem: dict[str, Any] = {
         "type": "about:blank",
         "title": told.title,
         "status": told.status,
         "detail": detail or told.detail,
         "code": code,
+        "instance": instance,
     }
-    return json.dumps(problem)
+    if errors:
+        problem["errors"] = errors
+    return json.dumps(problem).encode()
 
 
 async def render(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
