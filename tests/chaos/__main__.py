@@ -29,8 +29,8 @@ import requests
 
 import idempotency
 from bank.simulator import Simulator
+from storage.sql import Sql
 from store import Status
-from store.sql import Sql
 from tests import postgres, support
 from tests.support import Gateway
 

@@ -19,8 +19,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import store
-from store import ApiKey, Doubt, Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, tables
-from store.together import Outcome, Together
+from storage import tables
+from storage.group_commit import Outcome, Together
+from store import ApiKey, Doubt, Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable
 from tests.postgres import Postgres
 from tests.support import store_url
 
@@ -296,7 +297,7 @@ def test_what_was_written_is_told_though_the_store_was_closed_meanwhile() -> Non
 
 def test_the_database_decides_races(database_url: str) -> None:
     """Thirty claims of one key from three stores: one wins; thirty settlings: one lands."""
-    from store.sql import Sql  # noqa: PLC0415
+    from storage.sql import Sql  # noqa: PLC0415
 
     stores = [Sql(database_url, connections=8, key_check="c") for _ in range(3)]
     with ThreadPoolExecutor(24) as pool:
@@ -323,7 +324,7 @@ def test_the_database_decides_races(database_url: str) -> None:
 def test_a_restart_finds_everything_again(database_url: str) -> None:
     """Two gateways that start on an empty store at once agree on its tables."""
     with ThreadPoolExecutor(2) as pool:
-        from store.sql import Sql  # noqa: PLC0415
+        from storage.sql import Sql  # noqa: PLC0415
 
         for opened in pool.map(lambda _: Sql(database_url, connections=2, key_check="c"), range(2)):
             opened.close()
@@ -372,7 +373,7 @@ def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
 
 
 def test_the_steps_lead_to_the_tables_that_are_used(database_url: str) -> None:
-    """store/migrations/ and store/tables.py say the same."""
+    """storage/migrations/ and storage/tables.py say the same."""
     store.configure(database_url)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
@@ -457,7 +458,7 @@ def test_doubts_are_counted() -> None:
 
 def test_sqlite_commits_durably(tmp_path: Any) -> None:
     """WAL, and an fsync with every commit."""
-    from store.sql import Sql  # noqa: PLC0415
+    from storage.sql import Sql  # noqa: PLC0415
 
     opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_check="c")
     with opened._engine.connect() as connection:  # pragmas are a connection's own

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from store.records import ApiKey, Change, Claimed, Doubt, Key, NotPending, Payment, Status
+from storage.records import ApiKey, Change, Claimed, Doubt, Key, NotPending, Payment, Status
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class _Row:
 
 
 class Memory:
-    """The store's functions (store/__init__.py) over dicts."""
+    """The store's functions (store.py) over dicts."""
 
     def __init__(self) -> None:
         self._rows: dict[UUID, _Row] = {}

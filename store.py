@@ -1,6 +1,6 @@
 """Where payments are kept, and how they may change: the functions that the rest of the gateway calls.
 
-`configure` chooses memory (store/memory.py) or a database (store/sql.py); both do the same, which one
+`configure` chooses memory (storage/memory.py) or a database (storage/sql.py); both do the same, which one
 suite of tests holds them to. Memory answers directly. A database blocks, so its calls run in threads of
 their own, and none is waited for longer than `WAIT_S`.
 """
@@ -15,8 +15,9 @@ from functools import partial
 from typing import Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from store.memory import Memory
-from store.records import (
+from storage.group_commit import Together
+from storage.memory import Memory
+from storage.records import (
     ApiKey,
     Change,
     Claimed,
@@ -28,8 +29,7 @@ from store.records import (
     StoreMismatch,
     StoreUnavailable,
 )
-from store.sql import Sql
-from store.together import Together
+from storage.sql import Sql
 
 __all__ = [
     "ApiKey",

@@ -1,4 +1,4 @@
-"""What Alembic runs the steps with: the transaction that store/database.py has begun."""
+"""What Alembic runs the steps with: the transaction that storage/database.py has begun."""
 
 from alembic import context
 

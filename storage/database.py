@@ -1,6 +1,6 @@
 """A database for payments: connecting to it, and bringing its tables to what this gateway needs.
 
-The tables are made and changed by the steps in store/migrations/, with Alembic, at the first start of a
+The tables are made and changed by the steps in storage/migrations/, with Alembic, at the first start of a
 gateway that needs them. Two gateways may start on one store at once: one of them does it.
 """
 
@@ -17,8 +17,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
-from store.records import StoreMismatch, StoreUnavailable
-from store.tables import meta
+from storage.records import StoreMismatch, StoreUnavailable
+from storage.tables import meta
 
 # How long a SQLite writer waits for another, and how long a connection to PostgreSQL may take to make.
 BUSY_TIMEOUT_S: Final = 4

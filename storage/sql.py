@@ -1,4 +1,4 @@
-"""Payments in a database: all the SQL there is, over the tables of store/tables.py.
+"""Payments in a database: all the SQL there is, over the tables of storage/tables.py.
 
 The database is SQLite, or anything that speaks PostgreSQL's protocol.
 
@@ -19,9 +19,10 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from store import database
-from store.database import available
-from store.records import (
+from storage import database
+from storage.database import available
+from storage.group_commit import Outcome
+from storage.records import (
     ApiKey,
     Change,
     Claimed,
@@ -32,8 +33,7 @@ from store.records import (
     Status,
     StoreUnavailable,
 )
-from store.tables import api_keys, changes, is_pending, payments
-from store.together import Outcome
+from storage.tables import api_keys, changes, is_pending, payments
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
@@ -48,7 +48,7 @@ _insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
 
 class Sql:
-    """The store's functions (store/__init__.py) over a database, connected to as store/database.py says."""
+    """The store's functions (store.py) over a database, connected to as storage/database.py says."""
 
     def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
         self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from store.utc import Utc
+from storage.tables import Utc
 
 revision = "0001"
 down_revision = None
