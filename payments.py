@@ -17,11 +17,10 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import bank
-import exchange
 import idempotency
-import metrics
 import store
 from store import Payment, Status
+from telemetry import metrics, request_context
 
 log = logging.getLogger("gateway.payments")
 
@@ -87,7 +86,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         payment_id=payment.id,
         card_number=card_number,
         cvv=cvv,
-        trace=exchange.now().trace(),
+        trace=request_context.now().trace(),
         answer_by=answer_by,
         **values,
     )

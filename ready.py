@@ -5,10 +5,10 @@ import socket
 import time
 
 import access
-import logs
 from app import today_utc
 from config import Config
 from handlers.contract import Contract
+from telemetry import logs
 
 
 def announce(config: Config, listener: socket.socket, bank_url: str, metrics_url: str | None) -> None:

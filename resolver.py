@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 import bank
-import metrics
 import store
 from store import Payment, Status
+from telemetry import metrics
 
 log = logging.getLogger("gateway.resolver")
 

@@ -24,8 +24,6 @@ from connexion import AsyncApp
 import access
 import config as configuration
 import control
-import logs
-import metrics
 import operate
 import ready
 import server
@@ -34,6 +32,7 @@ from app import create_app, open_store
 from bank.simulator import Simulator
 from config import Config, ConfigError
 from settings import SETTINGS
+from telemetry import logs, metrics
 
 
 def main() -> None:

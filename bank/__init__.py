@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-import exchange
-import metrics
 from bank.breaker import Breaker
 from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import AuthorizationRequest, Bank
+from telemetry import metrics, request_context
 
 __all__ = [
     "BANKS",
@@ -140,7 +139,7 @@ async def authorize(request: AuthorizationRequest) -> bool:
         try:
             return await connected.bank.authorize(request)
         finally:
-            exchange.now().bank_s = took_s = time.perf_counter() - started
+            request_context.now().bank_s = took_s = time.perf_counter() - started
             metrics.BANK_SECONDS.observe(took_s)
 
 

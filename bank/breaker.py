@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import pybreaker
 
-import metrics
 from bank.errors import NotReached
+from telemetry import metrics
 
 log = logging.getLogger("gateway.bank")
 

@@ -19,11 +19,11 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-import metrics
 import strict_json
 from bank import deadline, waiting
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
 from bank.interface import AuthorizationRequest
+from telemetry import metrics
 
 R = TypeVar("R")
 

@@ -7,8 +7,8 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-import exchange
 from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
+from telemetry import request_context
 
 # Request headers that a page may set, and answer headers that it may read.
 SENT = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent")
@@ -40,7 +40,7 @@ class Cors(CORSMiddleware):
         allowed = super().preflight_response(request_headers)
         if allowed.status_code < 400:
             return allowed
-        code, serving = Code.CORS_REFUSED, exchange.now()
+        code, serving = Code.CORS_REFUSED, request_context.now()
         serving.outcome = code
         for name in ("content-length", "content-type"):  # of the words that this replaces
             del allowed.headers[name]

@@ -3,9 +3,9 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import access
-import exchange
 from handlers.contract import OPERATION, Operation
 from handlers.problems import Code, Problem
+from telemetry import request_context
 
 
 class Keys:
@@ -17,7 +17,7 @@ class Keys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation: Operation | None = scope.get(OPERATION)
         if operation is not None and operation.needs_key:
-            exchange.now().merchant = _merchant_of(scope)
+            request_context.now().merchant = _merchant_of(scope)
         await self._app(scope, receive, send)
 
 

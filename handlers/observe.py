@@ -10,13 +10,11 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import exchange
-import logs
-import metrics
-from exchange import Exchange
 from handlers import health, overload
 from handlers.contract import OPERATION, Contract
 from handlers.headers import SecurityHeaders
+from telemetry import logs, metrics, request_context
+from telemetry.request_context import RequestContext
 
 # What requests are counted as that are none of the contract's.
 OTHER: Final = "other"
@@ -38,7 +36,7 @@ class Observe:
             return
         overload.leave(scope)
         started = time.perf_counter()
-        serving = exchange.begin(scope["headers"])
+        serving = request_context.begin(scope["headers"])
         operations, parameters = self._contract.operations_at(scope["path"])
         operation = operations.get(scope["method"])
         if operation is not None:
@@ -54,14 +52,14 @@ class Observe:
                 note(serving, scope["method"], message["status"], time.perf_counter() - started)
             await send(message)
 
-        serving_now = exchange.current.set(serving)
+        serving_now = request_context.current.set(serving)
         try:
             await self._app(scope, receive, observed)
         finally:
-            exchange.current.reset(serving_now)
+            request_context.current.reset(serving_now)
 
 
-def note(serving: Exchange, method: str | None, status: int, took_s: float) -> None:
+def note(serving: RequestContext, method: str | None, status: int, took_s: float) -> None:
     """Log and count an answer."""
     operation = serving.operation or OTHER
     _requests(operation, status).inc()
@@ -74,7 +72,7 @@ _requests = lru_cache(metrics.REQUESTS.labels)
 _seconds = lru_cache(metrics.REQUEST_SECONDS.labels)
 
 
-def _facts(serving: Exchange, method: str | None, status: int, took_s: float) -> dict[str, Any]:
+def _facts(serving: RequestContext, method: str | None, status: int, took_s: float) -> dict[str, Any]:
     return {
         "request_id": serving.id,
         "merchant": serving.merchant,

@@ -17,10 +17,10 @@ from connexion.spec import Specification
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import exchange
 from handlers import body
 from handlers.contract import OPERATION, Contract, Operation
 from handlers.validation import Rules
+from telemetry import request_context
 
 
 class Operations(SpecMiddleware):
@@ -63,7 +63,7 @@ class _Call:
         parameters = scope["path_params"] | self._sent(headers)
         self._rules.check(parameters, sent)
         arguments = {name.lower().replace("-", "_"): value for name, value in parameters.items()}
-        arguments |= {"body": sent, "user": exchange.now().merchant}
+        arguments |= {"body": sent, "user": request_context.now().merchant}
         answer, status, more = await self._function(**{name: arguments.get(name) for name in self._takes})
         content = json.dumps(answer).encode()
         told = {"Content-Type": "application/json", "Content-Length": str(len(content)), **more}

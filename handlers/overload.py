@@ -25,11 +25,10 @@ from typing import Final
 from starlette.types import Scope
 
 import bank
-import exchange
-import metrics
-from exchange import Exchange
 from handlers.contract import Contract, Operation
 from handlers.problems import RETRY_SOON, Code
+from telemetry import metrics, request_context
+from telemetry.request_context import RequestContext
 
 # Payments that begin in one turn: a few milliseconds of it.
 AT_ONCE: Final = 4
@@ -53,7 +52,7 @@ def configure(contract: Contract) -> None:
     _on_their_way = 0
 
 
-def refuse(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> Exchange | None:
+def refuse(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> RequestContext | None:
     """Return what is known of a request that would make one payment too many; None when it would not.
 
     What a browser sends from another origin's page is let through, for handlers/cors.py to see.
@@ -62,7 +61,7 @@ def refuse(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> Exchan
     if operation is None or bank.room_left() > _on_their_way or any(name == b"origin" for name, _ in headers):
         return None
     metrics.SHED.inc()
-    refused = exchange.begin(headers)
+    refused = request_context.begin(headers)
     refused.operation, refused.route, refused.outcome = operation.id, operation.route, Code.OVERLOADED
     return refused
 

@@ -3,11 +3,11 @@
 from typing import Any
 from uuid import UUID
 
-import exchange
 import idempotency
 import payments
 from handlers.problems import Code, Problem
 from store import Payment, Status
+from telemetry import request_context
 
 
 async def create_payment(
@@ -16,7 +16,7 @@ async def create_payment(
     """POST /payments: 201 when the bank answered, 202 when its answer never came. `user` is the merchant."""
     paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
     status = 202 if paid.payment.status is Status.PENDING else 201
-    headers = {"Location": f"{exchange.now().route}/{paid.payment.id}"}
+    headers = {"Location": f"{request_context.now().route}/{paid.payment.id}"}
     if paid.replayed:
         headers["Idempotent-Replayed"] = "true"
     return _shown(paid.payment), status, headers
@@ -31,7 +31,7 @@ async def get_payment(payment_id: str, user: str) -> tuple[dict[str, Any], int, 
 
 
 def _shown(payment: Payment) -> dict[str, Any]:
-    serving = exchange.now()
+    serving = request_context.now()
     serving.payment_id, serving.outcome = payment.id, payment.status
     return {
         "id": str(payment.id),

@@ -17,9 +17,9 @@ from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
 
 import bank
-import exchange
 import payments
 import store
+from telemetry import request_context
 
 log = logging.getLogger("gateway.problems")
 
@@ -179,7 +179,7 @@ def document(code: Code, instance: str, detail: str | None = None, errors: list[
 async def render(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
     """Answer any error that was raised anywhere; async, or it would queue behind blocking work."""
     problem = _problem(error)
-    serving = exchange.now()
+    serving = request_context.now()
     serving.outcome = problem.code
     return ConnexionResponse(
         status_code=PROBLEMS[problem.code].status,

@@ -10,12 +10,12 @@ from typing import Final
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from exchange import Exchange
 from handlers import overload
 from handlers.body import BODY_TIMEOUT_S
 from handlers.headers import SecurityHeaders
 from handlers.observe import note
 from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
+from telemetry.request_context import RequestContext
 
 # httptools sets no limit of its own. nginx allows 32 KiB of headers, Apache's httpd 100 fields of 8.
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -40,7 +40,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _in_body = False
-    _refused: Exchange | None = None  # a payment too many, of which the body is still to come
+    _refused: RequestContext | None = None  # a payment too many, of which the body is still to come
     _head_bytes = 0  # of the request whose head is being read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -146,9 +146,9 @@ class Protocol(HttpToolsProtocol):
             # what follows it on this connection can't be read.
             self.cycle.keep_alive = False
             return
-        self._answer(Exchange(outcome=code), None, code, close=True)
+        self._answer(RequestContext(outcome=code), None, code, close=True)
 
-    def _answer(self, refused: Exchange, method: str | None, code: Code, *, close: bool) -> None:
+    def _answer(self, refused: RequestContext, method: str | None, code: Code, *, close: bool) -> None:
         body, status = document(code, refused.id), PROBLEMS[code].status
         date = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
         rest = b"content-length: %d\r\nconnection: %s\r\nx-request-id: %s\r\n\r\n%s"

@@ -20,9 +20,9 @@ from limits.errors import StorageError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import exchange
 from handlers.contract import OPERATION
 from handlers.problems import Code, Problem
+from telemetry import request_context
 
 log = logging.getLogger("gateway.rate_limit")
 
@@ -62,7 +62,7 @@ class RateLimit:
         if OPERATION not in scope:
             await self._app(scope, receive, send)
             return
-        windows = await self._count(exchange.now().merchant or "")
+        windows = await self._count(request_context.now().merchant or "")
         if not all(window.allowed for window in windows):
             wait_s = max(window.resets_s for window in windows if not window.allowed)
             raise Problem(Code.RATE_LIMITED, headers={"Retry-After": str(wait_s), **self._told(windows)})

@@ -9,7 +9,7 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-import metrics  # noqa: F401  # they are registered by that
+from telemetry import metrics  # noqa: F401  # they are registered by that
 from tests.support import ROOT
 
 PROMTOOL = shutil.which("promtool")

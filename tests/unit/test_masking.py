@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from masking import holds_card_number, mask
+from telemetry.masking import holds_card_number, mask
 from tests.support import ROOT
 
 # Test card numbers that schemes and acquirers publish; those of 17 to 19 digits of Maestro are made up, and no
@@ -132,14 +132,14 @@ def test_what_is_no_card_number_is_left_alone(text: str) -> None:
 
 LOGGED = """
 import logging, sys
-import exchange, logs
+from telemetry import logs, request_context
 from handlers import problems
 import asyncio
 CARD = "4111111111111111"
 logs.configure("DEBUG", sys.argv[1])
 def fail(card_number):
     raise ValueError("no such card: " + card_number)
-exchange.current.set(exchange.Exchange(id="order-66"))
+request_context.current.set(request_context.RequestContext(id="order-66"))
 for name in ("urllib3", "asyncio", "some.library", "gateway.payments", "gateway.access"):
     log = logging.getLogger(name)
     log.error("in the message " + CARD)

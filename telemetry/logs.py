@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import IO, Any, Final
 
-import exchange
-from masking import mask
+from telemetry import request_context
+from telemetry.masking import mask
 
 ACCESS: Final = "gateway.access"
 QUEUED: Final = 10_000
@@ -147,7 +147,7 @@ def _second(seconds: int) -> str:
 
 def _said(record: logging.LogRecord) -> dict[str, Any]:
     """A message, and the request that it is about."""
-    serving = exchange.current.get()
+    serving = request_context.current.get()
     said = {"request_id": serving.id} if serving else {}
     if not record.name.startswith("gateway."):
         place = f"at {record.filename}:{record.lineno}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from masking import holds_card_number
+from telemetry.masking import holds_card_number
 
 # What goes unharmed through a log, a header and a URI reference.
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
@@ -29,7 +29,7 @@ def _new_id() -> str:
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request and its answer.
 
     id: X-Request-ID, the caller's if it is a sane token
@@ -57,10 +57,10 @@ class Exchange:
         return headers
 
 
-current: Final[ContextVar[Exchange | None]] = ContextVar("exchange", default=None)
+current: Final[ContextVar[RequestContext | None]] = ContextVar("request_context", default=None)
 
 
-def begin(headers: Iterable[tuple[bytes, bytes]]) -> Exchange:
+def begin(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
     """Return a new exchange for a request with these headers; the first of a name counts."""
     request_id = traceparent = None
     for name, value in headers:
@@ -71,10 +71,10 @@ def begin(headers: Iterable[tuple[bytes, bytes]]) -> Exchange:
     if traceparent and not _TRACEPARENT.fullmatch(traceparent):
         traceparent = None
     if request_id and _SANE_ID.fullmatch(request_id) and not holds_card_number(request_id):
-        return Exchange(request_id, traceparent)
-    return Exchange(traceparent=traceparent)
+        return RequestContext(request_id, traceparent)
+    return RequestContext(traceparent=traceparent)
 
 
-def now() -> Exchange:
+def now() -> RequestContext:
     """Return the exchange of the request being served; outside of one, an empty one."""
-    return current.get() or Exchange()
+    return current.get() or RequestContext()
