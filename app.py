@@ -23,9 +23,7 @@ from starlette.exceptions import HTTPException
 
 import access
 import bank
-import idempotency
 import payments
-import resolver
 import store
 from config import Config
 from handlers import cors, health, overload, problems
@@ -36,6 +34,7 @@ from handlers.keys import Keys
 from handlers.observe import Observe
 from handlers.operations import Operations
 from handlers.rate_limit import RateLimit
+from payments import idempotency, resolver
 
 
 def today_utc() -> date:

@@ -3,9 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-import idempotency
 import payments
 from handlers.problems import Code, Problem
+from payments import idempotency
 from store import Payment, Status
 from telemetry import request_context
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import requests
 
-import idempotency
 from bank.simulator import Simulator
+from payments import idempotency
 from storage.sql import Sql
 from store import Status
 from tests import postgres, support

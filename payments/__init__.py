@@ -17,8 +17,8 @@ from typing import Any, Final
 from uuid import UUID, uuid4
 
 import bank
-import idempotency
 import store
+from payments import idempotency
 from store import Payment, Status
 from telemetry import metrics, request_context
 
