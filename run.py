@@ -22,14 +22,13 @@ import uvicorn
 from connexion import AsyncApp
 
 import access
+import cli
 import config as configuration
-import control
-import operate
-import ready
 import server
 import store
 from app import create_app, open_store
 from bank.simulator import Simulator
+from cli import banner, control_socket
 from config import Config, ConfigError
 from settings import SETTINGS
 from telemetry import logs, metrics
@@ -39,7 +38,7 @@ def main() -> None:
     """Do what the command line says; serve, when it says nothing."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        options = operate.parser(SETTINGS).parse_args()
+        options = cli.parser(SETTINGS).parse_args()
         overrides = {name: value for name, value in vars(options).items() if name in SETTINGS and value is not None}
         try:
             config = configuration.load(overrides)
@@ -66,7 +65,7 @@ def _operate(config: Config, options: argparse.Namespace) -> int:
     else:
         # The first key may be made before the first gateway starts: it may need one.
         open_store(config, create=options.command == "keys")
-        status, text = asyncio.run(operate.run(options, operator, live=config.bank_url is not None))
+        status, text = asyncio.run(cli.run(options, operator, live=config.bank_url is not None))
         store.close()
     print(text, file=sys.stderr if status else sys.stdout)
     return status
@@ -74,10 +73,10 @@ def _operate(config: Config, options: argparse.Namespace) -> int:
 
 def _operate_in_memory(config: Config, options: argparse.Namespace, operator: str) -> tuple[int, str]:
     try:
-        return control.send(config.port, sys.argv[1:], operator)
+        return control_socket.send(config.port, sys.argv[1:], operator)
     except OSError:
         if options.command == "keys" and options.keys == "create":  # for API_KEYS
-            return asyncio.run(operate.run(options, operator, live=config.bank_url is not None))
+            return asyncio.run(cli.run(options, operator, live=config.bank_url is not None))
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
 
@@ -104,14 +103,14 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     _check_who_may_call(config)
     listener = server.listen(config.host, config.port)
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
-        announce = partial(ready.announce, config, listener, bank_url, metrics_url)
+        announce = partial(banner.announce, config, listener, bank_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
             serving = create_app(replace(config, bank_url=bank_url), may_be_open=server.is_loopback(config.host))
             try:
                 server.serve(config, serving, listener, partial(_listening, config, port, announce))
             finally:
-                control.path_for(port).unlink(missing_ok=True)
+                control_socket.path_for(port).unlink(missing_ok=True)
         else:
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
             announce()
@@ -157,7 +156,7 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
             port = metrics.serve(config.host, config.metrics_port, shared)
         except OSError as error:
             sys.exit(f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {server.why(error)}")
-        yield ready.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
+        yield banner.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 
 async def _listening(config: Config, port: int, announce: Callable[[], None], serving: uvicorn.Server) -> None:
@@ -165,7 +164,7 @@ async def _listening(config: Config, port: int, announce: Callable[[], None], se
     if config.store_url == store.MEMORY:
         with contextlib.suppress(OSError):  # without them the gateway still does what it is for
             live = config.bank_url is not None
-            serving.servers.append(await control.listen(port, operate.parser(SETTINGS), live=live))
+            serving.servers.append(await control_socket.listen(port, cli.parser(SETTINGS), live=live))
     announce()
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
-import control
 from bank.simulator import Simulator
+from cli import control_socket
 from tests import support
 from tests.postgres import Postgres
 from tests.support import ROOT, Gateway, ScriptedBank, reply, valid_payment, wait_until
@@ -103,7 +103,7 @@ def test_the_commands_reach_payments_in_memory() -> None:
         assert json.loads(in_memory("history", payment["id"], "--json").stdout)[0]["note"] == "asked the bank"
         again = in_memory("settle", payment["id"], "authorized", "--note", "no")
         assert (again.returncode, again.stderr) == (1, f"{payment['id']} is DECLINED already\n")
-    assert not control.path_for(int(port)).exists()
+    assert not control_socket.path_for(int(port)).exists()
     gone = in_memory("pending")
     assert (gone.returncode, gone.stderr) == (1, f"no gateway with payments in memory runs on PORT {port}\n")
     bank.close()

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import store
-from operate import shown
+from cli import table
 from store import Change, Payment, Status
 
 
@@ -35,15 +35,15 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
         case "payments":
             status = Status(options.status) if options.status else None
             found = await store.search(status, options.since, options.limit)
-            return 0, shown.rows([_payment(payment) for payment in found], as_json=options.json)
+            return 0, table.rows([_payment(payment) for payment in found], as_json=options.json)
         case "pending":
             found = await store.in_doubt()
-            return 0, shown.rows([_pending(payment) for payment in found], as_json=options.json)
+            return 0, table.rows([_pending(payment) for payment in found], as_json=options.json)
         case "history":
             if await store.find(options.id) is None:
                 return 1, f"there is no payment {options.id}"
             changes = await store.history(options.id)
-            return 0, shown.rows([_change(change) for change in changes], as_json=options.json)
+            return 0, table.rows([_change(change) for change in changes], as_json=options.json)
         case _:
             return await _settle(options, operator)
 

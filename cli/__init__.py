@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from operate import on_keys, on_payments
+from cli import keys, payments
 
 
 class Setting(Protocol):
@@ -44,8 +44,8 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     top.add_argument("--port", dest="PORT", help="overrides PORT")
     top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
-    on_payments.add_to(commands)
-    on_keys.add_to(commands)
+    payments.add_to(commands)
+    keys.add_to(commands)
     return top
 
 
@@ -56,5 +56,5 @@ async def run(options: argparse.Namespace, operator: str, *, live: bool) -> tupl
     live: whether payments move money
     """
     if options.command == "keys":
-        return await on_keys.run(options, live=live)
-    return await on_payments.run(options, operator)
+        return await keys.run(options, live=live)
+    return await payments.run(options, operator)

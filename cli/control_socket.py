@@ -13,7 +13,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-import operate
+import cli
 
 
 def path_for(port: int) -> Path:
@@ -30,7 +30,7 @@ async def listen(port: int, parser: argparse.ArgumentParser, *, live: bool) -> a
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             sent = json.loads(await reader.readline())
-            answer = await operate.run(parser.parse_args(sent["arguments"]), sent["operator"], live=live)
+            answer = await cli.run(parser.parse_args(sent["arguments"]), sent["operator"], live=live)
         except (Exception, SystemExit):  # argparse exits at what it does not know; the gateway must not
             answer = 1, "the gateway does not understand this command"
         writer.write(json.dumps(answer).encode())

@@ -7,7 +7,7 @@ from typing import Any
 
 import access
 import store
-from operate import shown
+from cli import table
 from store import ApiKey
 
 
@@ -37,7 +37,7 @@ async def run(options: argparse.Namespace, *, live: bool) -> tuple[int, str]:
             key, kept = await access.create(options.merchant, options.prefix or (access.LIVE if live else access.TEST))
             return 0, _created(key, kept, as_json=options.json)
         case "list":
-            return 0, shown.rows([_key(key) for key in await access.known()], as_json=options.json)
+            return 0, table.rows([_key(key) for key in await access.known()], as_json=options.json)
         case _:
             return await _revoke(options.id)
 
