@@ -26,15 +26,17 @@ import bank
 import payments
 import store
 from config import Config
-from handlers import cors, health, overload, problems
+from handlers import health, problems
 from handlers.contract import HANDLERS, Contract, serve
-from handlers.gate import Gate
-from handlers.headers import SecurityHeaders
-from handlers.keys import Keys
-from handlers.observe import Observe
 from handlers.operations import Operations
-from handlers.rate_limit import RateLimit
 from payments import idempotency, resolver
+from server import overload
+from server.middleware import cors
+from server.middleware.authenticate import Keys
+from server.middleware.gate import Gate
+from server.middleware.observe import Observe
+from server.middleware.rate_limit import RateLimit
+from server.middleware.security_headers import SecurityHeaders
 
 
 def today_utc() -> date:

@@ -24,12 +24,12 @@ from connexion import AsyncApp
 import access
 import cli
 import config as configuration
-import server
 import store
 from app import create_app, open_store
 from bank.simulator import Simulator
 from cli import banner, control_socket
 from config import Config, ConfigError
+from server import uvicorn_server
 from settings import SETTINGS
 from telemetry import logs, metrics
 
@@ -86,7 +86,7 @@ def worker() -> AsyncApp:
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return create_app(config, may_be_open=server.is_loopback(config.host))
+    return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host))
 
 
 def _end_with_parent() -> None:
@@ -99,22 +99,24 @@ def _end_with_parent() -> None:
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
-    server.allow_connections()
+    uvicorn_server.allow_connections()
     _check_who_may_call(config)
-    listener = server.listen(config.host, config.port)
+    listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
         announce = partial(banner.announce, config, listener, bank_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
-            serving = create_app(replace(config, bank_url=bank_url), may_be_open=server.is_loopback(config.host))
+            serving = create_app(
+                replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host)
+            )
             try:
-                server.serve(config, serving, listener, partial(_listening, config, port, announce))
+                uvicorn_server.serve(config, serving, listener, partial(_listening, config, port, announce))
             finally:
                 control_socket.path_for(port).unlink(missing_ok=True)
         else:
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
             announce()
-            server.serve_workers(config, "run:worker", listener)
+            uvicorn_server.serve_workers(config, "run:worker", listener)
 
 
 def _check_who_may_call(config: Config) -> None:
@@ -123,7 +125,7 @@ def _check_who_may_call(config: Config) -> None:
     access.configure(config.api_keys)
     asyncio.run(access.refresh())
     store.close()
-    if access.is_open() and not server.is_loopback(config.host):
+    if access.is_open() and not uvicorn_server.is_loopback(config.host):
         sys.exit(
             f"HOST {config.host} can be reached by others, and there are no API keys: make one with "
             "`run.py keys create MERCHANT`, or set API_KEYS, or let HOST be 127.0.0.1"
@@ -155,7 +157,9 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
         try:
             port = metrics.serve(config.host, config.metrics_port, shared)
         except OSError as error:
-            sys.exit(f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {server.why(error)}")
+            sys.exit(
+                f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {uvicorn_server.why(error)}"
+            )
         yield banner.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 

@@ -1,6 +1,6 @@
 """The request being served and what came of it, known wherever it leads without being passed along.
 
-handlers/observe.py begins one for each request; whoever learns something notes it here, and the log
+server/middleware/observe.py begins one for each request; whoever learns something notes it here, and the log
 line, the metrics and the problem document are made of it.
 """
 

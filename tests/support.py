@@ -17,7 +17,7 @@ import pytest
 import requests
 import uvicorn
 
-from handlers.protocol import Protocol
+from server.protocol import Protocol
 
 ROOT = Path(__file__).parent.parent
 

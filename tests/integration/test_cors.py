@@ -114,7 +114,7 @@ def test_without_cors_origins_there_is_nothing_of_it(gateway: Gateway) -> None:
         (400, "POST", "/api/v1/payments", {}),
         (404, "GET", f"/api/v1/payments/{UNKNOWN}", None),
         (404, "GET", "/nothing", None),
-        (400, "NO_METHOD", "/", None),  # not HTTP: answered by handlers/protocol.py
+        (400, "NO_METHOD", "/", None),  # not HTTP: answered by server/protocol.py
         (200, "GET", "/health/live", None),
         (200, "GET", "/api/v1/ui/", None),
         (200, "GET", "/api/v1/ui/swagger-ui-bundle.js", None),

@@ -14,7 +14,7 @@ from uvicorn.supervisors import Multiprocess
 
 from config import Config
 from handlers.body import BODY_TIMEOUT_S
-from handlers.protocol import Protocol
+from server.protocol import Protocol
 
 # What a payment in flight may still need when the gateway is told to stop, beyond the time for its
 # body and for the bank: to be settled, for which the store has store.WAIT_S, and answered.

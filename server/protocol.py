@@ -10,11 +10,11 @@ from typing import Final
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from handlers import overload
 from handlers.body import BODY_TIMEOUT_S
-from handlers.headers import SecurityHeaders
-from handlers.observe import note
 from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
+from server import overload
+from server.middleware.observe import note
+from server.middleware.security_headers import SecurityHeaders
 from telemetry.request_context import RequestContext
 
 # httptools sets no limit of its own. nginx allows 32 KiB of headers, Apache's httpd 100 fields of 8.

@@ -1,7 +1,7 @@
 """More payments than there is room for are refused here, as cheaply as can be.
 
 Under three times the load that a gateway can carry, two of three requests end here, and what they cost is
-taken from the payments that are accepted. So it happens before there is a task: handlers/protocol.py asks
+taken from the payments that are accepted. So it happens before there is a task: server/protocol.py asks
 as soon as it has read a request's head. payments.py makes certain what is only likely here: that there
 is room.
 
@@ -55,7 +55,7 @@ def configure(contract: Contract) -> None:
 def refuse(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> RequestContext | None:
     """Return what is known of a request that would make one payment too many; None when it would not.
 
-    What a browser sends from another origin's page is let through, for handlers/cors.py to see.
+    What a browser sends from another origin's page is let through, for server/middleware/cors.py to see.
     """
     operation = _payments.get((method, path))
     if operation is None or bank.room_left() > _on_their_way or any(name == b"origin" for name, _ in headers):

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handlers import health, overload
+from handlers import health
 from handlers.contract import OPERATION, Contract
-from handlers.headers import SecurityHeaders
+from server import overload
+from server.middleware.security_headers import SecurityHeaders
 from telemetry import logs, metrics, request_context
 from telemetry.request_context import RequestContext
 

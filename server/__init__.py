@@ -1,0 +1,1 @@
+"""What carries HTTP: uvicorn and its limits, and the middleware around the operations."""
