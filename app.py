@@ -21,8 +21,8 @@ from connexion.options import SwaggerUIOptions
 from connexion.resolver import RelativeResolver
 from starlette.exceptions import HTTPException
 
-import access
 import bank
+import merchants
 import payments
 import store
 from config import Config
@@ -58,7 +58,7 @@ def create_app(
     may_be_open: whether everybody is let in as long as there are no API keys
     """
     assert config.bank_url is not None
-    contract = Contract(config.supported_currencies, today, access.is_open)
+    contract = Contract(config.supported_currencies, today, merchants.is_open)
     overload.configure(contract)
     bank.configure(
         config.bank_url,
@@ -73,7 +73,7 @@ def create_app(
         client_cert=config.bank_client_cert,
     )
     open_store(config)
-    access.configure(config.api_keys, may_be_open=may_be_open)
+    merchants.configure(config.api_keys, may_be_open=may_be_open)
     app = AsyncApp(
         "run",
         lifespan=partial(_lifespan, config),
@@ -118,13 +118,13 @@ def open_store(config: Config, *, create: bool = True) -> None:
 async def _lifespan(config: Config, _app: object) -> AsyncIterator[None]:
     health.configure(stopping=False)
     _drain_on_sigterm(config.drain_s)
-    await access.refresh()
+    await merchants.refresh()
     # What is there now stays, and payments leave next to no cycles behind: to look for them after every 700
     # objects, as Python does, took 7 % of a payment's CPU, and more with more connections.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    tasks = [asyncio.create_task(resolver.run()), asyncio.create_task(access.run())]
+    tasks = [asyncio.create_task(resolver.run()), asyncio.create_task(merchants.run())]
     yield
     for task in tasks:
         task.cancel()

@@ -21,9 +21,9 @@ from multiprocessing.util import Finalize
 import uvicorn
 from connexion import AsyncApp
 
-import access
 import cli
 import config as configuration
+import merchants
 import store
 from app import create_app, open_store
 from bank.simulator import Simulator
@@ -59,7 +59,7 @@ def main() -> None:
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
     operator = getpass.getuser()
-    access.configure(config.api_keys)
+    merchants.configure(config.api_keys)
     if config.store_url == store.MEMORY:
         status, text = _operate_in_memory(config, options, operator)
     else:
@@ -122,10 +122,10 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
 def _check_who_may_call(config: Config) -> None:
     """Open the store for a moment, so that what is wrong is said once, and ask it for keys."""
     open_store(config)
-    access.configure(config.api_keys)
-    asyncio.run(access.refresh())
+    merchants.configure(config.api_keys)
+    asyncio.run(merchants.refresh())
     store.close()
-    if access.is_open() and not uvicorn_server.is_loopback(config.host):
+    if merchants.is_open() and not uvicorn_server.is_loopback(config.host):
         sys.exit(
             f"HOST {config.host} can be reached by others, and there are no API keys: make one with "
             "`run.py keys create MERCHANT`, or set API_KEYS, or let HOST be 127.0.0.1"

@@ -14,7 +14,7 @@ import iso4217
 import limits
 import redis
 
-import access
+import merchants
 from bank import BANKS
 from store import MEMORY
 
@@ -65,7 +65,7 @@ def api_keys(text: str) -> dict[str, str]:
     """Merchants by the digests of their keys, written `merchant:digest` and separated by commas."""
     keys = {}
     for entry in _list(text):
-        found = re.fullmatch(rf"({access.MERCHANT_PATTERN}):([0-9a-f]{{64}})", entry)
+        found = re.fullmatch(rf"({merchants.MERCHANT_PATTERN}):([0-9a-f]{{64}})", entry)
         if found is None:
             raise ValueError("has an entry that is not merchant:digest")
         keys[found[2]] = found[1]

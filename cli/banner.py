@@ -4,7 +4,7 @@ import json
 import socket
 import time
 
-import access
+import merchants
 from app import today_utc
 from config import Config
 from handlers.contract import Contract
@@ -13,7 +13,7 @@ from telemetry import logs
 
 def announce(config: Config, listener: socket.socket, bank_url: str, metrics_url: str | None) -> None:
     """Say it; as JSON if that is how the gateway logs."""
-    contract = Contract(config.supported_currencies, today_utc, access.is_open)
+    contract = Contract(config.supported_currencies, today_utc, merchants.is_open)
     places = _places(config, listener, contract.base_path, bank_url, metrics_url)
     if logs.is_json(config.log_format):
         line = {"time": logs.time_of(time.time()), "level": "INFO", "logger": "gateway.ready", "message": "ready"}
@@ -39,12 +39,12 @@ def _places(
         "UI": url(host, port, f"{base}/ui/", scheme),
         "Bank": f"{bank_url} ({'set by BANK_URL' if config.bank_url else 'the built-in simulator: no money moves'})",
         "Store": config.store_url.partition(":")[0],
-        "Keys": "none: open to everybody on this machine" if access.is_open() else "needed",
+        "Keys": "none: open to everybody on this machine" if merchants.is_open() else "needed",
     }
     return places if metrics_url is None else {**places, "Metrics": metrics_url}
 
 
 def _curl(contract: Contract, api: str) -> str:
     payment = json.dumps(contract.document["components"]["examples"]["Authorized"]["value"])
-    key = "" if access.is_open() else " -H 'Authorization: Bearer KEY'"
+    key = "" if merchants.is_open() else " -H 'Authorization: Bearer KEY'"
     return f"curl -i {api}{key} -H 'Content-Type: application/json' -d '{payment}'"

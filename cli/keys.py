@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-import access
+import merchants
 import store
 from cli import table
 from store import ApiKey
@@ -18,8 +18,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     making = what.add_parser("create", help="make a key for a merchant and show it, for the only time")
     making.add_argument("merchant", type=_merchant)
     kind = making.add_mutually_exclusive_group()
-    kind.add_argument("--live", action="store_const", dest="prefix", const=access.LIVE, help=f"begin it {access.LIVE}")
-    kind.add_argument("--test", action="store_const", dest="prefix", const=access.TEST, help=f"begin it {access.TEST}")
+    kind.add_argument(
+        "--live", action="store_const", dest="prefix", const=merchants.LIVE, help=f"begin it {merchants.LIVE}"
+    )
+    kind.add_argument(
+        "--test", action="store_const", dest="prefix", const=merchants.TEST, help=f"begin it {merchants.TEST}"
+    )
     listing = what.add_parser("list", help="list keys: whose, since when, last used, revoked")
     revoking = what.add_parser("revoke", help="let nobody in with a key any more")
     revoking.add_argument("id", help="as `keys list` shows it")
@@ -34,20 +38,22 @@ async def run(options: argparse.Namespace, *, live: bool) -> tuple[int, str]:
     """
     match options.keys:
         case "create":
-            key, kept = await access.create(options.merchant, options.prefix or (access.LIVE if live else access.TEST))
+            key, kept = await merchants.create(
+                options.merchant, options.prefix or (merchants.LIVE if live else merchants.TEST)
+            )
             return 0, _created(key, kept, as_json=options.json)
         case "list":
-            return 0, table.rows([_key(key) for key in await access.known()], as_json=options.json)
+            return 0, table.rows([_key(key) for key in await merchants.known()], as_json=options.json)
         case _:
             return await _revoke(options.id)
 
 
 async def _revoke(key_id: str) -> tuple[int, str]:
-    if access.is_configured(key_id):
+    if merchants.is_configured(key_id):
         return 1, f"{key_id} stands in API_KEYS: take it out there, and start the gateway again"
-    if not await access.revoke(key_id):
+    if not await merchants.revoke(key_id):
         return 1, f"there is no good key {key_id}"
-    return 0, f"{key_id} revoked; every gateway on this store takes it no more within {access.REFRESH_S:g} s"
+    return 0, f"{key_id} revoked; every gateway on this store takes it no more within {merchants.REFRESH_S:g} s"
 
 
 def _created(key: str, kept: ApiKey, *, as_json: bool) -> str:
@@ -61,7 +67,7 @@ def _created(key: str, kept: ApiKey, *, as_json: bool) -> str:
 
 
 def _key(key: ApiKey) -> dict[str, Any]:
-    configured = access.is_configured(key.id)
+    configured = merchants.is_configured(key.id)
     return {
         "id": key.id,
         "merchant": key.merchant,
@@ -73,6 +79,6 @@ def _key(key: ApiKey) -> dict[str, Any]:
 
 
 def _merchant(text: str) -> str:
-    if not re.fullmatch(access.MERCHANT_PATTERN, text):
+    if not re.fullmatch(merchants.MERCHANT_PATTERN, text):
         raise argparse.ArgumentTypeError("a letter and up to 63 letters, digits or any of ._- are wanted")
     return text

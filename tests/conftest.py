@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-import access
 import bank
+import merchants
 import store
 from tests import postgres
 from tests.support import Gateway, store_url
@@ -19,7 +19,7 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     bank.close()
     store.close()
-    access.configure({})
+    merchants.configure({})
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-import access
+import merchants
 from handlers.contract import OPERATION, Operation
 from handlers.problems import Code, Problem
 from telemetry import request_context
@@ -22,12 +22,12 @@ class Keys:
 
 
 def _merchant_of(scope: Scope) -> str:
-    if access.is_open():
-        return access.NOBODY_IN_PARTICULAR
+    if merchants.is_open():
+        return merchants.NOBODY_IN_PARTICULAR
     given = [value for name, value in scope["headers"] if name == b"authorization"]
     # A header that stands twice says two things.
     scheme, _, key = given[0].decode("latin-1").partition(" ") if len(given) == 1 else ("", "", "")
-    merchant = access.merchant_of(key.strip(" ")) if scheme.lower() == "bearer" else None
+    merchant = merchants.merchant_of(key.strip(" ")) if scheme.lower() == "bearer" else None
     if merchant is None:
         raise Problem(Code.UNAUTHORIZED)
     return merchant

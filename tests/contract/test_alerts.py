@@ -1,4 +1,4 @@
-"""The alert rules in ops/: valid, proven on figures, and about metrics that there are."""
+"""The alert rules in deploy/: valid, proven on figures, and about metrics that there are."""
 
 import re
 import shutil
@@ -23,13 +23,13 @@ PROMTOOL = shutil.which("promtool")
 )
 def test_promtool_finds_nothing(arguments: tuple[str, ...]) -> None:
     """Rules and configuration are valid, and each alert comes when it should and not when it should not."""
-    run = subprocess.run(["promtool", *arguments], cwd=ROOT / "ops", capture_output=True, text=True, check=False)
+    run = subprocess.run(["promtool", *arguments], cwd=ROOT / "deploy", capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_every_metric_in_the_rules_is_measured() -> None:
     """A rule about a name that nothing has would never fire."""
-    groups = yaml.safe_load((ROOT / "ops" / "alerts.yml").read_text())["groups"]
+    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text())["groups"]
     rules = "\n".join(rule["expr"] for group in groups for rule in group["rules"])
     named = set(re.findall(r"payment_gateway_\w+", rules))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
