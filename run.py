@@ -21,6 +21,7 @@ from multiprocessing.util import Finalize
 import uvicorn
 from connexion import AsyncApp
 
+import bank
 import cli
 import config as configuration
 import merchants
@@ -136,6 +137,7 @@ def _check_who_may_call(config: Config) -> None:
 def _bank(config: Config) -> Iterator[str]:
     """The bank's URL; without one, that of a simulator which runs as long as the gateway."""
     if config.bank_url is not None:
+        bank.check_url(config.bank_url)  # here, because workers that end on an error are started again
         yield config.bank_url
         return
     simulator = Simulator()

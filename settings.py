@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import values
-from bank import BANKS
 from store import MEMORY
 
 
@@ -30,7 +29,7 @@ SETTINGS: Final[dict[str, Setting]] = {
     "BANK_URL": _setting(
         "",
         "where the acquiring bank is; unset, the built-in simulator is started and no money moves",
-        (values.bank_url, " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)),
+        (values.unchecked, "http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"),
     ),
     "BANK_CONNECT_TIMEOUT_S": _setting(
         "2", "how long one attempt to connect may take, and the wait for a free place", values.seconds(0.05, 60)

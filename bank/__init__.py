@@ -9,12 +9,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from bank.breaker import Breaker
 from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import AuthorizationRequest, Bank
+from config import ConfigError
 from telemetry import metrics, request_context
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
     "Refused",
 ]
 
-# A further bank is one file and one line here, chosen by the scheme of BANK_URL.
+# A further bank is one file and one line here; the scheme of BANK_URL selects it.
 BANKS: Final[dict[str, Callable[..., Bank]]] = {
     "http": AcquiringBank,
     "https": AcquiringBank,
@@ -68,10 +70,13 @@ def configure(
     breaker_failures, breaker_open_s: after how many calls in a row that did not reach it, and for how
     many seconds, it is left alone
     ca_file, client_cert: PEM files for TLS, instead of the usual authorities, and to show to the bank
+
+    Raises `ConfigError`.
     """
     global _connected
+    check_url(url)
     close()
-    bank = BANKS[url.partition(":")[0].lower()](
+    bank = BANKS[urlsplit(url).scheme](
         url,
         connect_timeout_s=connect_timeout_s,
         timeout_s=timeout_s,
@@ -88,6 +93,26 @@ def configure(
         longest_s=connect_timeout_s + timeout_s,
         room=concurrency + queue,
     )
+
+
+def check_url(url: str) -> None:
+    """Raise `ConfigError` unless `url` is the URL of a bank.
+
+    The message does not repeat the URL, which may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        is_bank = parts.scheme in BANKS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_bank = False
+    wrong = None
+    if not is_bank:
+        wrong = "is not a URL of a bank"
+    elif any(character in "?#@" or character.isspace() for character in url):
+        wrong = "has credentials, a query, a fragment or white space"
+    if wrong:
+        allowed = " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)
+        raise ConfigError(f"BANK_URL {wrong}; allowed: {allowed}")
 
 
 def close() -> None:

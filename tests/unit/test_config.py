@@ -82,11 +82,6 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("BANK_URL", value) for value in ("bank", "ftp://bank", "http://", "http://bank:x", "http://bank:0")],
-        *[
-            ("BANK_URL", value)
-            for value in ("http://u:secret@bank", "http://bank?a=b", "http://bank/#x", "http://bank/?", " http://b")
-        ],
         *[("BANK_TIMEOUT_S", value) for value in ("0", "-1", "nan", "inf", "ten", "1e9")],
         *[("BANK_CONNECT_TIMEOUT_S", value) for value in ("0", "61")],
         *[("BANK_RETRIES", value) for value in ("-1", "11", "1.5", "²")],
