@@ -128,8 +128,8 @@ def longest_s() -> float:
     return _bank().longest_s
 
 
-def is_left_alone() -> bool:
-    """Whether the bank is not asked for a while, because it was not reached."""
+def circuit_open() -> bool:
+    """Return whether the circuit breaker refuses calls at the moment."""
     return _bank().breaker.is_open()
 
 

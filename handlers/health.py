@@ -39,14 +39,14 @@ async def _live(_request: Request) -> JSONResponse:
 
 async def _ready(_request: Request) -> JSONResponse:
     reachable = await _store_answers()
-    left_alone = bank.is_left_alone()
+    circuit_open = bank.circuit_open()
     ready = reachable and not _stopping
     return JSONResponse(
         {
-            "status": "unavailable" if not ready else "degraded" if left_alone else "ready",
+            "status": "unavailable" if not ready else "degraded" if circuit_open else "ready",
             "stopping": _stopping,
             "store": "ok" if reachable else "unreachable",
-            "bank": "unreachable" if left_alone else "ok",
+            "bank": "unreachable" if circuit_open else "ok",
         },
         status_code=200 if ready else 503,
     )

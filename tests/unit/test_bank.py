@@ -57,4 +57,4 @@ def test_a_wrong_url_is_one_line_that_says_what_is_allowed(url: str) -> None:
 def test_a_url_of_a_bank_is_accepted(url: str) -> None:
     """The scheme in either case, with or without port and path."""
     bank.configure(url, **OPTIONS)
-    assert not bank.is_left_alone()
+    assert not bank.circuit_open()
