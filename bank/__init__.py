@@ -1,6 +1,6 @@
-"""The other side: which banks there are, how many payments may be at one, and when one is left alone.
+"""The acquiring banks: the registry, the slots for calls, and the circuit breaker.
 
-`bank.authorize(...)` is what payments.py calls.
+`configure()` chooses the bank; `authorize()` and `look_up()` call it.
 """
 
 import asyncio
@@ -39,16 +39,18 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
 
 
 @dataclass(slots=True)
-class _Connected:
+class _Configured:
+    """The bank in use; `room` is the number of payments that may still begin."""
+
     bank: Bank
-    places: asyncio.Semaphore
-    breaker: Breaker
-    wait_s: float
+    slots: asyncio.Semaphore
+    slot_timeout_s: float
     longest_s: float
-    room: int  # for so many more payments
+    breaker: Breaker
+    room: int
 
 
-_connected: _Connected | None = None
+_configured: _Configured | None = None
 
 
 def configure(
@@ -64,16 +66,21 @@ def configure(
     ca_file: str | None = None,
     client_cert: str | None = None,
 ) -> None:
-    """Choose the bank at `url`, by its scheme.
+    """Use the bank at `url`, whose scheme is one of `BANKS`.
 
-    concurrency, queue: how many calls may be under way at once, and how many payments wait besides
-    breaker_failures, breaker_open_s: after how many calls in a row that did not reach it, and for how
-    many seconds, it is left alone
-    ca_file, client_cert: PEM files for TLS, instead of the usual authorities, and to show to the bank
+    connect_timeout_s: for one attempt to connect, and for the wait for a slot
+    timeout_s: for a whole call, retries included
+    retries: further attempts after one that was certainly not processed
+    concurrency: calls that may be under way at once (slots)
+    queue: payments that may wait for a slot
+    breaker_failures: calls in a row that did not reach the bank before the circuit opens
+    breaker_open_s: seconds until an open circuit lets one call through
+    ca_file: PEM file of the authorities that may sign the bank's certificate, instead of the usual ones
+    client_cert: PEM file with the certificate and key to present to the bank (mutual TLS)
 
-    Raises `ConfigError`.
+    Raises `ConfigError` when the URL is wrong.
     """
-    global _connected
+    global _configured
     check_url(url)
     close()
     bank = BANKS[urlsplit(url).scheme](
@@ -85,12 +92,12 @@ def configure(
         ca_file=ca_file,
         client_cert=client_cert,
     )
-    _connected = _Connected(
+    _configured = _Configured(
         bank=bank,
-        places=asyncio.Semaphore(concurrency),
-        breaker=Breaker(breaker_failures, breaker_open_s),
-        wait_s=connect_timeout_s,
+        slots=asyncio.Semaphore(concurrency),
+        slot_timeout_s=connect_timeout_s,
         longest_s=connect_timeout_s + timeout_s,
+        breaker=Breaker(breaker_failures, breaker_open_s),
         room=concurrency + queue,
     )
 
@@ -116,93 +123,93 @@ def check_url(url: str) -> None:
 
 
 def close() -> None:
-    """Let the bank go."""
-    global _connected
-    if _connected is not None:
-        _connected.bank.close()
-        _connected = None
-
-
-def longest_s() -> float:
-    """Return how many seconds `authorize` may take: the wait for a free place and the bank's deadline."""
-    return _bank().longest_s
-
-
-def circuit_open() -> bool:
-    """Return whether the circuit breaker refuses calls at the moment."""
-    return _bank().breaker.is_open()
-
-
-def room_left() -> int:
-    """Return how many more payments may begin."""
-    return _bank().room
-
-
-@contextlib.contextmanager
-def room() -> Iterator[None]:
-    """Make a payment one of the BANK_CONCURRENCY + BANK_QUEUE that may be under way; or raise `Overloaded`."""
-    connected = _bank()
-    if connected.room <= 0:
-        metrics.SHED.inc()
-        raise Overloaded("too many payments are under way")
-    connected.room -= 1
-    try:
-        yield
-    finally:
-        connected.room += 1
+    """Close the bank's connections. Calls after this need `configure()` again."""
+    global _configured
+    if _configured is not None:
+        _configured.bank.close()
+        _configured = None
 
 
 async def authorize(request: AuthorizationRequest) -> bool:
-    """Ask the bank to authorize the payment; True when it did, False when it declined.
+    """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
 
-    Waits for a free place as long as it would wait for a connection, BANK_CONNECT_TIMEOUT_S:
-    a payment that got none was never sent, and saying so beats queueing behind a bank that hangs.
+    Waits up to BANK_CONNECT_TIMEOUT_S for a slot. A payment that gets none was never sent, and an early error is
+    better for the merchant than a long wait for a bank that hangs.
+
     Raises `NotReached`, `Refused` or `NoAnswer`.
     """
-    async with _place() as connected:
+    async with _slot() as bank:
         started = time.perf_counter()
         try:
-            return await connected.bank.authorize(request)
+            return await bank.authorize(request)
         finally:
             request_context.now().bank_s = took_s = time.perf_counter() - started
             metrics.BANK_SECONDS.observe(took_s)
 
 
 async def look_up(payment_id: UUID) -> bool | None:
-    """Ask the bank what became of a payment: True authorized, False declined, None never heard of it.
+    """Ask the bank for the outcome of a payment; return True for authorized, False for declined, None for unknown.
 
-    Raises `NoLookUp` when this bank can't be asked that, and another `BankError` when it should be
-    asked again later.
+    Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again later.
     """
-    async with _place() as connected:
-        return await connected.bank.look_up(payment_id)
+    async with _slot() as bank:
+        return await bank.look_up(payment_id)
 
 
-def _bank() -> _Connected:
-    assert _connected is not None, "bank.configure() comes first"
-    return _connected
+def longest_s() -> float:
+    """Return the most seconds that `authorize` takes: the wait for a slot and the bank's timeout."""
+    return _current().longest_s
+
+
+def circuit_open() -> bool:
+    """Return whether the circuit breaker refuses calls at the moment."""
+    return _current().breaker.is_open()
+
+
+def room_left() -> int:
+    """Return how many more payments may begin."""
+    return _current().room
+
+
+@contextlib.contextmanager
+def room() -> Iterator[None]:
+    """Count a payment as one of the BANK_CONCURRENCY + BANK_QUEUE under way; raise `Overloaded` when all are taken."""
+    current = _current()
+    if current.room <= 0:
+        metrics.SHED.inc()
+        raise Overloaded("too many payments are under way")
+    current.room -= 1
+    try:
+        yield
+    finally:
+        current.room += 1
+
+
+def _current() -> _Configured:
+    assert _configured is not None, "call bank.configure() first"
+    return _configured
 
 
 @contextlib.asynccontextmanager
-async def _place() -> AsyncIterator[_Connected]:
-    """One of the BANK_CONCURRENCY places, and the breaker's leave."""
-    connected = _bank()
-    if connected.places.locked():
-        await _queue(connected)
+async def _slot() -> AsyncIterator[Bank]:
+    """Hold one of the BANK_CONCURRENCY slots for a call that the circuit breaker allows and counts."""
+    current = _current()
+    if current.slots.locked():
+        await _wait_for_slot(current)
     else:
-        await connected.places.acquire()
+        await current.slots.acquire()
     try:
-        with connected.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
-            yield connected
+        with current.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
+            yield current.bank
     finally:
-        connected.places.release()
+        current.slots.release()
 
 
-async def _queue(connected: _Connected) -> None:
+async def _wait_for_slot(current: _Configured) -> None:
     with metrics.BANK_QUEUED.track_inprogress():
         try:
-            async with asyncio.timeout(connected.wait_s):
-                await connected.places.acquire()
+            async with asyncio.timeout(current.slot_timeout_s):
+                await current.slots.acquire()
         except TimeoutError:
             metrics.SHED.inc()
-            raise Overloaded("all BANK_CONCURRENCY calls are taken") from None
+            raise Overloaded("no slot for a call to the bank became free in time") from None
