@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import AuthorizationRequest, Bank
 from config import ConfigError
-from telemetry import metrics, request_context
+from telemetry import metrics
 
 __all__ = [
     "BANKS",
@@ -139,12 +138,8 @@ async def authorize(request: AuthorizationRequest) -> bool:
     Raises `NotReached`, `Refused` or `NoAnswer`.
     """
     async with _slot() as bank:
-        started = time.perf_counter()
-        try:
+        with metrics.BANK_SECONDS.time():
             return await bank.authorize(request)
-        finally:
-            request_context.now().bank_s = took_s = time.perf_counter() - started
-            metrics.BANK_SECONDS.observe(took_s)
 
 
 async def look_up(payment_id: UUID) -> bool | None:

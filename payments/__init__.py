@@ -133,7 +133,7 @@ def _again(claimed: store.Claimed, fingerprint: str) -> Paid:
 
 async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
     try:
-        authorized = await bank.authorize(request)
+        authorized = await _ask(request)
     except (bank.NotReached, bank.Refused) as error:
         log.warning("payment %s dropped, nothing was charged: %s", payment.id, error)
         await _drop(payment.id)
@@ -151,6 +151,14 @@ async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Pa
         log.error("payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _told(error))
         _record_later(payment.id, lambda: _settle(payment, status))
         return payment
+
+
+async def _ask(request: bank.AuthorizationRequest) -> bool:
+    started = time.perf_counter()
+    try:
+        return await bank.authorize(request)
+    finally:
+        request_context.now().bank_s = time.perf_counter() - started
 
 
 async def _settle(payment: Payment, status: Status) -> Payment:
