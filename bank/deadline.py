@@ -1,15 +1,13 @@
-"""One deadline over a whole HTTP call, and the certainty of whether any of it was sent.
+"""One deadline for a whole HTTP call, and whether any of the request was sent.
 
-`requests` bounds the wait for each piece of a reply, not the call: a bank that drips a byte a
-second holds it open for ever. And its exceptions do not tell a request that never left from one
-that did. Both are known at the connection, so this module extends urllib3's: connecting and every
-read of the reply get what is left of the deadline, and `was_sent()` turns true just before the first
-byte goes out. Sockets do not block: bank/waiting.py waits for them. Connecting, which looks names up
-and shakes hands in TLS, has a thread.
+`requests` limits the wait for each piece of a reply, not the whole call: a bank that sends one byte a second keeps
+a call open for ever. Its exceptions do not say whether the request left. This module knows both at the
+connection. urllib3's connection classes get a socket of ours, `_Socket`: it sends and reads within what is left of
+the deadline, never blocks the event loop (bank/waiting.py), and notes when the first byte leaves. Name
+resolution, connecting and the TLS handshake block, so they run in a thread.
 """
 
 import asyncio
-import http.client
 import io
 import socket
 import ssl
@@ -19,7 +17,7 @@ from concurrent.futures import Executor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -29,7 +27,7 @@ from bank import waiting
 
 R = TypeVar("R")
 
-# All that one call may read, its retries and the bodies of 503s that urllib3 drains included.
+# What one call may read in total, retries and the bodies of 503 replies included.
 MAX_READ_BYTES: Final = 512 * 1024
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -39,7 +37,7 @@ _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteEr
 class _Call:
     deadline: float
     threads: Executor
-    budget: int = MAX_READ_BYTES
+    unread_bytes: int = MAX_READ_BYTES
     sent: bool = False
 
 
@@ -47,12 +45,12 @@ _call: Final[ContextVar[_Call]] = ContextVar("call")
 
 
 def start(seconds: float, threads: Executor) -> None:
-    """Give this context's next call, its retries included, `seconds` from now, and threads to connect in."""
+    """Start a call in this context: it ends `seconds` from now, retries included, and connects in `threads`."""
     _call.set(_Call(time.monotonic() + seconds, threads))
 
 
 def was_sent() -> bool:
-    """Whether any byte of this context's last attempt may have left."""
+    """Return whether any byte of this context's last attempt may have left."""
     return _call.get().sent
 
 
@@ -64,64 +62,23 @@ def left_s() -> float:
     return left
 
 
-def _patiently(sock: socket.socket, attempt: Callable[[], R], *, to_read: bool) -> R:
-    """Read or write, when the socket is ready for it."""
-    while True:
-        left = left_s()
-        try:
-            return attempt()
-        except _WOULD_BLOCK as error:  # TLS may have to read before it can write, and the other way round
-            if isinstance(error, ssl.SSLError):
-                to_read = isinstance(error, ssl.SSLWantReadError)
-        waiting.until_ready(sock, left, to_read=to_read)
+class DeadlinePools(PoolManager):
+    """urllib3's connection pools, with connections that keep the deadline."""
 
-
-class _Raw(io.RawIOBase):
-    """A socket's reading end that stays within the call's deadline and budget."""
-
-    def __init__(self, raw: socket.SocketIO, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        read = _patiently(self._sock, lambda: self._sock.recv_into(buffer), to_read=True)
-        call = _call.get()
-        call.budget -= read
-        if call.budget < 0:
-            raise OSError("the reply is too large")
-        return read
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Raw(cast("socket.SocketIO", self.fp.detach()), sock))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
 
 class _HTTPConnection(HTTPConnection):
-    """urllib3 starts a new attempt only when the one before certainly did not happen, so every
-    attempt begins as not sent."""
-
-    response_class = _Response
-    _outgoing: list[bytes]
-    _is_given_up = False
+    _abandoned = False
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        # urllib3 starts another attempt only when the bank certainly did not process the one before.
         _call.get().sent = False
         left_s()
-        self._outgoing = []
         super().request(*args, **kwargs)
-        self._send(b"".join(self._outgoing))
-
-    def send(self, data: Any) -> None:
-        self._outgoing.append(data)  # head and body go out together
+        self.sock.flush()
 
     def connect(self) -> None:
         _call.get().sent = False
@@ -131,30 +88,17 @@ class _HTTPConnection(HTTPConnection):
         try:
             done, _ = waiting.wait(asyncio.wait([connecting], timeout=self.timeout))
         finally:
-            self._is_given_up = not done
-        if self._is_given_up:  # looking the host up has a clock of its own
+            self._abandoned = not done
+        if self._abandoned:  # `timeout` limits the attempts to connect, but not the resolution of the name
             connecting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise ConnectTimeoutError(self, "no connection in time")
         connecting.result()
-        self.sock.settimeout(0)
 
     def _connect(self) -> None:
         super().connect()
-        if self._is_given_up:
+        self.sock: Any = _Socket(self.sock)
+        if self._abandoned:
             self.close()
-
-    def _send(self, data: bytes) -> None:
-        if self.sock is None:
-            self.connect()
-        left_s()
-        _call.get().sent = True
-        while data:
-            sent = _patiently(self.sock, partial(self.sock.send, data), to_read=False)
-            data = data[sent:]
-
-    def getresponse(self) -> Any:
-        self.timeout = 0.0  # which urllib3 sets on the socket: that it goes on not to block
-        return super().getresponse()
 
 
 class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
@@ -169,9 +113,73 @@ class _HTTPSPool(HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-class DeadlinePools(PoolManager):
-    """urllib3's pools, with connections that keep the deadline."""
+class _Socket:
+    """A connected socket with only those methods that http.client and urllib3 call; any other is an error.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+    Checked on urllib3 2.8.0 and Python 3.11 to 3.13.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(0)
+        self._sock = sock
+        self._unsent = b""
+
+    def sendall(self, data: bytes) -> None:
+        """Keep `data` for `flush`, so that head and body leave in one packet."""
+        self._unsent += data
+
+    def flush(self) -> None:
+        """Send what was kept. From the first byte on, the bank may process the request."""
+        left_s()
+        _call.get().sent = True
+        while self._unsent:
+            sent = _when_ready(self._sock, partial(self._sock.send, self._unsent), to_read=False)
+            self._unsent = self._unsent[sent:]
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        assert mode == "rb", mode
+        return io.BufferedReader(_Reader(self._sock))
+
+    def settimeout(self, _seconds: float | None) -> None:
+        """Do nothing: the deadline counts, and a timeout would make the socket block."""
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _Reader(io.RawIOBase):
+    """The reading end of a socket, within the call's deadline and its limit of bytes."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._keeps_open = sock.makefile("rb", buffering=0)  # http.client may close the socket before this is read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = _when_ready(self._sock, partial(self._sock.recv_into, buffer), to_read=True)
+        call = _call.get()
+        call.unread_bytes -= read
+        if call.unread_bytes < 0:
+            raise OSError("the reply is too large")
+        return read
+
+    def close(self) -> None:
+        self._keeps_open.close()
+        super().close()
+
+
+def _when_ready(sock: socket.socket, attempt: Callable[[], R], *, to_read: bool) -> R:
+    """Return the result of `attempt`, which reads or writes, as soon as the socket allows it."""
+    while True:
+        left = left_s()
+        try:
+            return attempt()
+        except _WOULD_BLOCK as error:  # TLS may have to read before it can write, and to write before it can read
+            if isinstance(error, ssl.SSLError):
+                to_read = isinstance(error, ssl.SSLWantReadError)
+        waiting.until_ready(sock, left, to_read=to_read)
