@@ -160,6 +160,11 @@ class _Adapter(HTTPAdapter):
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
 
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()  # PoolManager.clear() leaves it to the garbage collector, and `_pool` is a reference
+        super().close()
+
 
 class _Retry(Retry):
     """urllib3's, which waits as bank/waiting.py does, and counted.

@@ -334,6 +334,26 @@ def test_chunked_replies_and_kept_connections_work() -> None:
     assert len(connections) == 1
 
 
+def test_closing_ends_kept_connections() -> None:
+    """A client that is closed leaves no connection open at the bank."""
+    ended = threading.Event()
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(65536)
+            reply(200, b'{"authorized": true}')(connection)
+            if not connection.recv(1):
+                ended.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=[listener], daemon=True).start()
+        acquirer = client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert asyncio.run(acquirer.authorize(authorization_request())) is True
+        acquirer.close()
+        assert ended.wait(5)
+
+
 def test_the_pool_is_as_large_as_the_concurrency() -> None:
     """Four at once, twice: four connections, all of them kept."""
     together = threading.Barrier(4)
