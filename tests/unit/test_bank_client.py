@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 import responses
 import trustme
+from prometheus_client import REGISTRY
 from responses import matchers
 
 from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
@@ -375,6 +376,125 @@ def test_the_pool_is_as_large_as_the_concurrency() -> None:
         acquirer.close()
     assert len(connections) == 4
     assert len(bank.requests) == 8
+
+
+def test_a_request_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body are sent at once, and the head declares the body's length and nothing twice."""
+    sent: list[bytes] = []
+
+    class Recorded(socket.socket):
+        def send(self, data: Any, *flags: int) -> int:
+            sent.append(bytes(data))
+            return super().send(data, *flags)
+
+    with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        monkeypatch.setattr(socket, "socket", Recorded)
+        acquirer = client(bank.url)
+        for _ in range(2):  # the second on the kept connection
+            assert asyncio.run(acquirer.authorize(authorization_request())) is True
+        acquirer.close()
+    assert [data for data in sent if len(data) > 1] == bank.requests  # a single byte wakes the event loop
+    head, _, body = bank.requests[0].partition(b"\r\n\r\n")
+    names = [line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]]
+    assert len(set(names)) == len(names)
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert not {b"transfer-encoding", b"connection", b"cookie", b"authorization"} & set(names)
+
+
+def authorize_beside_other_work(
+    acquirer: AcquiringBank, begun: threading.Event, done: threading.Event, request: AuthorizationRequest | None = None
+) -> bool:
+    """Authorize, and as soon as `begun` is set, set `done` from the event loop."""
+    begun.clear()
+    done.clear()
+
+    async def other_work() -> None:
+        await asyncio.to_thread(begun.wait, 10)
+        done.set()
+
+    async def both() -> bool:
+        authorized, _ = await asyncio.gather(acquirer.authorize(request or authorization_request()), other_work())
+        return authorized
+
+    return asyncio.run(both())
+
+
+def test_the_event_loop_goes_on_while_a_name_is_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver blocks a thread and nothing else."""
+    resolve, begun, done = socket.getaddrinfo, threading.Event(), threading.Event()
+
+    def waits_for_the_loop(*args: Any, **kwargs: Any) -> Any:
+        begun.set()
+        assert done.wait(5)
+        return resolve(*args, **kwargs)
+
+    with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
+        monkeypatch.setattr(socket, "getaddrinfo", waits_for_the_loop)
+        acquirer = AcquiringBank(bank.url, connect_timeout_s=10, timeout_s=10, retries=0, concurrency=1)
+        assert authorize_beside_other_work(acquirer, begun, done) is True
+        acquirer.close()
+
+
+def test_the_event_loop_goes_on_while_the_bank_works() -> None:
+    """On a new connection and on a kept one, the bank answers only after the event loop did something else."""
+    begun, done = threading.Event(), threading.Event()
+
+    def script(connection: socket.socket) -> None:
+        begun.set()
+        if done.wait(5):
+            reply(200, b'{"authorized": true}')(connection)
+
+    with scripted_bank(script) as bank:
+        acquirer = client(bank.url, timeout_s=10)
+        for _ in range(2):
+            assert authorize_beside_other_work(acquirer, begun, done) is True
+        acquirer.close()
+
+
+def test_the_event_loop_goes_on_while_the_bank_reads_slowly() -> None:
+    """On a new connection and on a kept one, with a request larger than the buffers of both sockets."""
+    begun, done = threading.Event(), threading.Event()
+    large = replace(authorization_request(), trace={"X-Large": "x" * 8 * 1024 * 1024})
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as request:
+            while request.peek(1):
+                begun.set()
+                if not done.wait(5):
+                    return
+                length = 0
+                while (line := request.readline()) != b"\r\n":
+                    if line.startswith(b"Content-Length: "):
+                        length = int(line.split()[1])
+                request.read(length)
+                reply(200, b'{"authorized": true}')(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=[listener], daemon=True)
+        thread.start()
+        acquirer = client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=20)
+        for _ in range(2):
+            assert authorize_beside_other_work(acquirer, begun, done, large) is True
+        acquirer.close()
+        thread.join(5)
+
+
+def test_the_event_loop_goes_on_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait before a further attempt is asyncio's, and each further attempt is counted."""
+
+    def blocking(_seconds: float) -> None:
+        raise AssertionError("time.sleep blocks the event loop")
+
+    def retries() -> float:
+        return REGISTRY.get_sample_value("payment_gateway_bank_retries_total") or 0
+
+    before = retries()
+    answers = [reply(503, b"{}"), reply(503, b"{}"), reply(200, b'{"authorized": true}')]
+    monkeypatch.setattr(time, "sleep", blocking)
+    with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
+        assert outcome(client(bank.url, timeout_s=10)) is True
+    assert retries() == before + 2
 
 
 def test_the_environment_does_not_redirect_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
