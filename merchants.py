@@ -80,8 +80,8 @@ async def refresh() -> None:
     """Take the keys as they stand in the store now, and record which were used. Raises `store.StoreUnavailable`."""
     news = {key_id: at for key_id, at in _used.items() if key_id not in _configured and at > _last_use(key_id)}
     if news:
-        await store.use_api_keys(news)
-    _take(await store.api_keys())
+        await store.record_api_key_uses(news)
+    _take(await store.list_api_keys())
 
 
 async def run() -> None:

@@ -15,19 +15,19 @@ from functools import partial
 from typing import Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from storage.group_commit import Together
+from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import (
     ApiKey,
     Change,
     Claimed,
-    Doubt,
-    Key,
+    IdempotencyKey,
     NotPending,
     Payment,
     Status,
     StoreMismatch,
     StoreUnavailable,
+    UnresolvedStats,
 )
 from storage.sql import Sql
 
@@ -35,13 +35,13 @@ __all__ = [
     "ApiKey",
     "Change",
     "Claimed",
-    "Doubt",
-    "Key",
+    "IdempotencyKey",
     "NotPending",
     "Payment",
     "Status",
     "StoreMismatch",
     "StoreUnavailable",
+    "UnresolvedStats",
 ]
 
 MEMORY: Final = "memory:"
@@ -58,13 +58,13 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    store: Memory | Sql
+class _OpenStore:
+    records: Memory | Sql
     threads: ThreadPoolExecutor | None = None
-    together: Together | None = None
+    group_commit: GroupCommit | None = None
 
 
-_kept = _Kept(Memory())
+_store = _OpenStore(Memory())
 
 
 def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
@@ -75,61 +75,65 @@ def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
     Raises `StoreMismatch` when the store is not for this gateway, and `StoreUnavailable` when it can't
     be reached.
     """
-    global _kept
+    global _store
     close()
     if url == MEMORY:
-        _kept = _Kept(Memory())
+        _store = _OpenStore(Memory())
     else:
-        store = Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
+        records = Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
         threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
-        _kept = _Kept(store, threads, Together(store.together, threads) if store.writes_together else None)
+        _store = _OpenStore(
+            records, threads, GroupCommit(records.transact, threads) if records.has_single_writer else None
+        )
 
 
 def close() -> None:
     """Let the store go; what was in memory is gone."""
-    global _kept
-    if _kept.threads is not None:
-        _kept.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
-    _kept.store.close()
-    _kept = _Kept(Memory())
+    global _store
+    if _store.threads is not None:
+        _store.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
+    _store.records.close()
+    _store = _OpenStore(Memory())
 
 
 def is_lasting() -> bool:
     """Whether what is kept outlives this process."""
-    return not isinstance(_kept.store, Memory)
+    return not isinstance(_store.records, Memory)
 
 
-async def claim(payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
+async def claim(payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
     """Record a PENDING payment before the bank is asked, or return the payment that has the key already.
 
     work_s: how long the request may be at work on it
     Raises `StoreUnavailable`; then the payment may or may not be recorded.
     """
-    return await _write(_kept.store.claim, payment, key, work_s)
+    return await _write(_store.records.claim, payment, key, work_s)
 
 
-async def settle(payment_id: UUID, status: Status, changed_by: str, note: str = "", *, idle: bool = False) -> Payment:
+async def settle(
+    payment_id: UUID, status: Status, changed_by: str, note: str = "", *, if_unresolved: bool = False
+) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
-    idle: only when no request is at work on it, whose answer would say otherwise
-    Raises `NotPending` when it has ended already, or is not idle, and `StoreUnavailable`.
+    if_unresolved: only when no request is running for it, whose answer might differ
+    Raises `NotPending` when it has ended already, or a request is running for it, and `StoreUnavailable`.
     """
-    return await _write(_kept.store.settle, payment_id, status, changed_by, note, idle=idle)
+    return await _write(_store.records.settle, payment_id, status, changed_by, note, if_unresolved=if_unresolved)
 
 
-async def doubt(payment_id: UUID, look_up_s: float) -> None:
+async def mark_unresolved(payment_id: UUID, look_up_s: float) -> None:
     """Record that no request is at work on a PENDING payment any more, and when to ask the bank about it."""
-    await _write(_kept.store.doubt, payment_id, look_up_s)
+    await _write(_store.records.mark_unresolved, payment_id, look_up_s)
 
 
 async def drop(payment_id: UUID) -> None:
     """Forget a PENDING payment that certainly did not happen; nothing else is ever forgotten."""
-    await _write(_kept.store.drop, payment_id)
+    await _write(_store.records.drop, payment_id)
 
 
 async def find(payment_id: UUID) -> Payment | None:
     """Return the payment, or None when there is none with this id."""
-    return await _ask(_kept.store.find, payment_id)
+    return await _ask(_store.records.find, payment_id)
 
 
 async def take_due(limit: int, again_s: Callable[[int], float]) -> list[Payment]:
@@ -137,66 +141,66 @@ async def take_due(limit: int, again_s: Callable[[int], float]) -> list[Payment]
 
     again_s: seconds until it is due again, by how often that was done before
     """
-    return await _ask(_kept.store.take_due, limit, again_s)
+    return await _ask(_store.records.take_due, limit, again_s)
 
 
-async def in_doubt() -> list[Payment]:
+async def list_unresolved() -> list[Payment]:
     """Return every PENDING payment that no request is at work on, oldest first."""
-    return await _ask(_kept.store.in_doubt)
+    return await _ask(_store.records.list_unresolved)
 
 
 async def search(status: Status | None = None, since: datetime | None = None, limit: int = 1000) -> list[Payment]:
     """Return payments, newest first."""
-    return await _ask(_kept.store.search, status, since, limit)
+    return await _ask(_store.records.search, status, since, limit)
 
 
 async def history(payment_id: UUID) -> list[Change]:
     """Return the payment's audit trail, oldest first."""
-    return await _ask(_kept.store.history, payment_id)
+    return await _ask(_store.records.history, payment_id)
 
 
-async def doubts() -> Doubt:
+async def unresolved_stats() -> UnresolvedStats:
     """Return how many payments are in doubt, and since when."""
-    return await _ask(_kept.store.doubts)
+    return await _ask(_store.records.unresolved_stats)
 
 
 async def add_api_key(key: ApiKey) -> None:
     """Keep what is kept of a new API key."""
-    await _ask(_kept.store.add_api_key, key)
+    await _ask(_store.records.add_api_key, key)
 
 
-async def api_keys() -> list[ApiKey]:
+async def list_api_keys() -> list[ApiKey]:
     """Return every API key, the revoked ones too, oldest first."""
-    return await _ask(_kept.store.api_keys)
+    return await _ask(_store.records.list_api_keys)
 
 
 async def revoke_api_key(key_id: str) -> ApiKey | None:
     """Revoke an API key and return it; None when there is none with this id that is still good."""
-    return await _ask(_kept.store.revoke_api_key, key_id)
+    return await _ask(_store.records.revoke_api_key, key_id)
 
 
-async def use_api_keys(used: Mapping[str, datetime]) -> None:
+async def record_api_key_uses(used: Mapping[str, datetime]) -> None:
     """Record when API keys, by their ids, were last used."""
-    await _ask(_kept.store.use_api_keys, used)
+    await _ask(_store.records.record_api_key_uses, used)
 
 
 async def ping() -> None:
     """Raise `StoreUnavailable` when the store can't be reached."""
-    await _ask(_kept.store.ping)
+    await _ask(_store.records.ping)
 
 
 async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    if _kept.together is None:
+    if _store.group_commit is None:
         return await _ask(function, *args, **kwargs)
-    return await _in_time(_kept.together.ask(partial(function, *args, **kwargs)))
+    return await _in_time(_store.group_commit.submit(partial(function, *args, **kwargs)))
 
 
 async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    if _kept.threads is None:
+    if _store.threads is None:
         return function(*args, **kwargs)
     context = contextvars.copy_context()  # for the request's id, should anything be logged
     loop = asyncio.get_running_loop()
-    call = loop.run_in_executor(_kept.threads, lambda: context.run(function, *args, **kwargs))
+    call = loop.run_in_executor(_store.threads, lambda: context.run(function, *args, **kwargs))
     return await _in_time(call)
 
 

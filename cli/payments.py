@@ -37,7 +37,7 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
             found = await store.search(status, options.since, options.limit)
             return 0, table.rows([_payment(payment) for payment in found], as_json=options.json)
         case "pending":
-            found = await store.in_doubt()
+            found = await store.list_unresolved()
             return 0, table.rows([_pending(payment) for payment in found], as_json=options.json)
         case "history":
             if await store.find(options.id) is None:
@@ -51,7 +51,7 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     try:
         payment = await store.settle(
-            options.id, Status(options.outcome.upper()), f"operator {operator}", options.note, idle=True
+            options.id, Status(options.outcome.upper()), f"operator {operator}", options.note, if_unresolved=True
         )
     except store.NotPending:
         found = await store.find(options.id)

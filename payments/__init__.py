@@ -69,9 +69,11 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     `store.StoreUnavailable` when money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
     """
     values = dict(values)
-    kept_key = None
+    idempotency_key = None
     if key is not None:
-        kept_key = store.Key(key=idempotency.digest(key), fingerprint=idempotency.fingerprint(values))
+        idempotency_key = store.IdempotencyKey(
+            digest=idempotency.digest(key), fingerprint=idempotency.fingerprint(values)
+        )
     card_number, cvv = values.pop("card_number"), values.pop("cvv")
     payment = Payment(
         id=uuid4(),
@@ -91,9 +93,9 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         **values,
     )
     with bank.room():
-        claimed = await _claim(payment, kept_key)
-        if claimed is not None and kept_key is not None:
-            return _again(claimed, kept_key.fingerprint)
+        claimed = await _claim(payment, idempotency_key)
+        if claimed is not None and idempotency_key is not None:
+            return _again(claimed, idempotency_key.fingerprint)
         paid = Paid(await _authorize(payment, request))
     metrics.PAYMENTS.labels(paid.payment.status, payment.currency).inc()
     return paid
@@ -112,11 +114,11 @@ async def close() -> None:
     await asyncio.gather(*_recording, return_exceptions=True)
 
 
-async def _claim(payment: Payment, key: store.Key | None) -> store.Claimed | None:
+async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Claimed | None:
     try:
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
-        log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _told(error))
+        log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _safe_text(error))
         # It may be recorded all the same, now or later, when only the answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
         _record_later(payment.id, lambda: store.drop(payment.id), after=unfinished)
@@ -126,7 +128,7 @@ async def _claim(payment: Payment, key: store.Key | None) -> store.Claimed | Non
 def _again(claimed: store.Claimed, fingerprint: str) -> Paid:
     if not idempotency.same(claimed.fingerprint, fingerprint):
         raise KeyReused
-    if claimed.working:
+    if claimed.in_progress:
         raise KeyInUse
     return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
 
@@ -140,15 +142,17 @@ async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Pa
         raise
     except (Exception, asyncio.CancelledError) as error:
         # NoAnswer; or the gateway is made to stop, or has a bug, and then too money may have moved.
-        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _told(error))
+        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _safe_text(error))
         with contextlib.suppress(store.StoreUnavailable):  # then it counts as at work a little longer
-            await store.doubt(payment.id, LOOK_UP_S)
+            await store.mark_unresolved(payment.id, LOOK_UP_S)
         return payment
     status = Status.AUTHORIZED if authorized else Status.DECLINED
     try:
         return await _settle(payment, status)
     except (Exception, asyncio.CancelledError) as error:  # whatever it is, the money is what it is
-        log.error("payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _told(error))
+        log.error(
+            "payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _safe_text(error)
+        )
         _record_later(payment.id, lambda: _settle(payment, status))
         return payment
 
@@ -193,7 +197,7 @@ def _record_later(
             try:
                 await record()
             except Exception as error:
-                log.warning("payment %s is not recorded yet: %s", payment_id, _told(error))
+                log.warning("payment %s is not recorded yet: %s", payment_id, _safe_text(error))
                 continue
             log.info("payment %s is recorded now", payment_id)
             return
@@ -203,6 +207,6 @@ def _record_later(
     task.add_done_callback(_recording.discard)
 
 
-def _told(error: BaseException) -> str:
+def _safe_text(error: BaseException) -> str:
     """Say what went wrong without repeating words that are not our own."""
     return str(error) if isinstance(error, (bank.BankError, store.StoreUnavailable)) else type(error).__name__

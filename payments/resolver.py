@@ -57,9 +57,10 @@ async def run() -> None:
 
 
 async def _measure() -> None:
-    doubt = await store.doubts()
-    age_s = (datetime.now(UTC) - doubt.oldest).total_seconds() if doubt.oldest else 0.0
-    metrics.PENDING.set(doubt.payments)
+    unresolved = await store.unresolved_stats()
+    oldest = unresolved.oldest_created_at
+    age_s = (datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0
+    metrics.PENDING.set(unresolved.count)
     metrics.PENDING_AGE.set(age_s)
 
 
@@ -81,7 +82,7 @@ async def _resolve(payment: Payment) -> None:
     status = Status.AUTHORIZED if authorized else Status.DECLINED
     note = "the bank never heard of it" if authorized is None else "the bank was asked"
     try:
-        await store.settle(payment.id, status, RESOLVER, note, idle=True)
+        await store.settle(payment.id, status, RESOLVER, note, if_unresolved=True)
     except store.NotPending:  # the request that made it was faster
         return
     except store.StoreUnavailable as error:

@@ -13,7 +13,7 @@ from typing import Any
 Outcome = tuple[Any, BaseException | None]
 
 
-class Together:
+class GroupCommit:
     """Makes calls in transactions, each of them in a thread.
 
     transact: makes all of these calls in one transaction, and returns what became of each; what it raises
@@ -25,7 +25,7 @@ class Together:
         self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._writing = False
 
-    def ask(self, call: Callable[[], Any]) -> "asyncio.Future[Any]":
+    def submit(self, call: Callable[[], Any]) -> "asyncio.Future[Any]":
         """Make this call in the next transaction."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))

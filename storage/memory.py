@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from storage.records import ApiKey, Change, Claimed, Doubt, Key, NotPending, Payment, Status
+from storage.records import ApiKey, Change, Claimed, IdempotencyKey, NotPending, Payment, Status, UnresolvedStats
 
 
 @dataclass(slots=True)
 class _Row:
     payment: Payment
-    key: Key | None
+    key: IdempotencyKey | None
     working_until: datetime
     look_up_at: datetime
     look_ups: int = 0
@@ -29,18 +29,20 @@ class Memory:
         self._changes: list[Change] = []
         self._api_keys: dict[str, ApiKey] = {}
 
-    def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
+    def claim(self, payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
         if key is not None:
-            holder = self._keys.setdefault((payment.merchant, key.key), payment.id)
+            holder = self._keys.setdefault((payment.merchant, key.digest), payment.id)
             if holder != payment.id:
                 return self._claimed(self._rows[holder])
         until = payment.created_at + timedelta(seconds=work_s)
         self._rows[payment.id] = _Row(payment, key, until, until)
         return None
 
-    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
+    def settle(
+        self, payment_id: UUID, status: Status, changed_by: str, note: str, *, if_unresolved: bool = False
+    ) -> Payment:
         row = self._pending(payment_id)
-        if row is None or (idle and row.working_until > datetime.now(UTC)):
+        if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
             raise NotPending
         self._changes.append(
             Change(
@@ -55,7 +57,7 @@ class Memory:
         row.payment = replace(row.payment, status=status)
         return row.payment
 
-    def doubt(self, payment_id: UUID, look_up_s: float) -> None:
+    def mark_unresolved(self, payment_id: UUID, look_up_s: float) -> None:
         row = self._pending(payment_id)
         if row is not None:
             row.working_until = datetime.now(UTC)
@@ -66,7 +68,7 @@ class Memory:
         if row is not None:
             del self._rows[payment_id]
             if row.key is not None:
-                del self._keys[row.payment.merchant, row.key.key]
+                del self._keys[row.payment.merchant, row.key.digest]
 
     def find(self, payment_id: UUID) -> Payment | None:
         row = self._rows.get(payment_id)
@@ -80,7 +82,7 @@ class Memory:
             row.look_ups += 1
         return [row.payment for row in due[:limit]]
 
-    def in_doubt(self) -> list[Payment]:
+    def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)
         found = [row.payment for row in self._rows.values() if row.working_until <= now]
         found = [payment for payment in found if payment.status is Status.PENDING]
@@ -96,14 +98,14 @@ class Memory:
     def history(self, payment_id: UUID) -> list[Change]:
         return [change for change in self._changes if change.payment_id == payment_id]
 
-    def doubts(self) -> Doubt:
-        found = self.in_doubt()
-        return Doubt(payments=len(found), oldest=found[0].created_at if found else None)
+    def unresolved_stats(self) -> UnresolvedStats:
+        found = self.list_unresolved()
+        return UnresolvedStats(count=len(found), oldest_created_at=found[0].created_at if found else None)
 
     def add_api_key(self, key: ApiKey) -> None:
         self._api_keys[key.id] = key
 
-    def api_keys(self) -> list[ApiKey]:
+    def list_api_keys(self) -> list[ApiKey]:
         return list(self._api_keys.values())
 
     def revoke_api_key(self, key_id: str) -> ApiKey | None:
@@ -113,7 +115,7 @@ class Memory:
         self._api_keys[key_id] = replace(key, revoked_at=datetime.now(UTC))
         return self._api_keys[key_id]
 
-    def use_api_keys(self, used: Mapping[str, datetime]) -> None:
+    def record_api_key_uses(self, used: Mapping[str, datetime]) -> None:
         for key_id, minute in used.items():
             key = self._api_keys.get(key_id)
             if key is not None and (key.last_used_at is None or key.last_used_at < minute):
@@ -132,5 +134,5 @@ class Memory:
     @staticmethod
     def _claimed(row: _Row) -> Claimed:
         assert row.key is not None
-        working = row.payment.status is Status.PENDING and row.working_until > datetime.now(UTC)
-        return Claimed(payment=row.payment, fingerprint=row.key.fingerprint, working=working)
+        in_progress = row.payment.status is Status.PENDING and row.working_until > datetime.now(UTC)
+        return Claimed(payment=row.payment, fingerprint=row.key.fingerprint, in_progress=in_progress)

@@ -36,10 +36,10 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
+class IdempotencyKey:
     """A merchant's idempotency key and the request that came with it, both as HMACs (idempotency.py)."""
 
-    key: str
+    digest: str
     fingerprint: str
 
 
@@ -47,12 +47,12 @@ class Key:
 class Claimed:
     """The payment that has a key already.
 
-    working: its first request may still be at work, here or in another process
+    in_progress: its first request may still be running, here or in another process
     """
 
     payment: Payment
     fingerprint: str
-    working: bool
+    in_progress: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,11 +85,11 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doubt:
+class UnresolvedStats:
     """How many payments are PENDING with no request at work on them, and since when the oldest is."""
 
-    payments: int
-    oldest: datetime | None
+    count: int
+    oldest_created_at: datetime | None
 
 
 class StoreUnavailable(Exception):

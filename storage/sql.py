@@ -26,12 +26,12 @@ from storage.records import (
     ApiKey,
     Change,
     Claimed,
-    Doubt,
-    Key,
+    IdempotencyKey,
     NotPending,
     Payment,
     Status,
     StoreUnavailable,
+    UnresolvedStats,
 )
 from storage.tables import api_keys, changes, is_pending, payments
 
@@ -42,7 +42,7 @@ _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 # execute it.
 _one = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
 _settle = sa.update(payments).where(_one).values(status=sa.bindparam("to_status")).returning(*_columns)
-_settle_idle = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
+_settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
 _find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"))
 _insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
@@ -55,13 +55,13 @@ class Sql:
         self._shared = threading.local()
 
     @property
-    def writes_together(self) -> bool:
-        """Whether transactions are few and large here: SQLite has one writer at a time, PostgreSQL many."""
+    def has_single_writer(self) -> bool:
+        """Whether one transaction writes at a time, as in SQLite; PostgreSQL has many writers."""
         return self._engine.dialect.name == "sqlite"
 
     @available()
-    def together(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
-        """Make calls of `claim`, `settle`, `doubt` and `drop` in one transaction: all is recorded, or nothing.
+    def transact(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+        """Make calls of `claim`, `settle`, `mark_unresolved` and `drop` in one transaction: all or nothing.
 
         None of them leaves anything behind when it raises `NotPending`, or finds its key taken.
         """
@@ -88,12 +88,12 @@ class Sql:
                 yield connection
 
     @available()
-    def claim(self, payment: Payment, key: Key | None, work_s: float) -> Claimed | None:
+    def claim(self, payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
         until = payment.created_at + timedelta(seconds=work_s)
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
         row |= {"working_until": until, "look_up_at": until}
         if key is not None:
-            row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
+            row |= {"idempotency_key": key.digest, "fingerprint": key.fingerprint}
         for _ in range(3):  # the key's payment may be dropped between the two transactions
             try:
                 with self._transaction() as connection:
@@ -109,7 +109,9 @@ class Sql:
         raise StoreUnavailable("the key's payment comes and goes")
 
     @available()
-    def settle(self, payment_id: UUID, status: Status, changed_by: str, note: str, *, idle: bool = False) -> Payment:
+    def settle(
+        self, payment_id: UUID, status: Status, changed_by: str, note: str, *, if_unresolved: bool = False
+    ) -> Payment:
         change = {
             "payment_id": payment_id,
             "changed_at": datetime.now(UTC),
@@ -119,14 +121,14 @@ class Sql:
             "note": note,
         }
         with self._transaction() as connection:
-            row = connection.execute(_settle_idle if idle else _settle, change).one_or_none()
+            row = connection.execute(_settle_unresolved if if_unresolved else _settle, change).one_or_none()
             if row is None:
                 raise NotPending
             connection.execute(_insert_change, change)
         return _payment(row)
 
     @available()
-    def doubt(self, payment_id: UUID, look_up_s: float) -> None:
+    def mark_unresolved(self, payment_id: UUID, look_up_s: float) -> None:
         now = datetime.now(UTC)
         values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_s)}
         with self._transaction() as connection:
@@ -161,9 +163,9 @@ class Sql:
         return taken
 
     @available()
-    def in_doubt(self) -> list[Payment]:
+    def list_unresolved(self) -> list[Payment]:
         with self._engine.connect() as connection:
-            query = sa.select(*_columns).where(self._idle()).order_by(payments.c.created_at)
+            query = sa.select(*_columns).where(self._unresolved()).order_by(payments.c.created_at)
             return [_payment(row) for row in connection.execute(query)]
 
     @available()
@@ -184,11 +186,11 @@ class Sql:
             return [_change(row) for row in connection.execute(query)]
 
     @available()
-    def doubts(self) -> Doubt:
-        query = sa.select(sa.func.count(), sa.func.min(payments.c.created_at)).where(self._idle())
+    def unresolved_stats(self) -> UnresolvedStats:
+        query = sa.select(sa.func.count(), sa.func.min(payments.c.created_at)).where(self._unresolved())
         with self._engine.connect() as connection:
             count, oldest = connection.execute(query).one()
-        return Doubt(payments=count, oldest=oldest)
+        return UnresolvedStats(count=count, oldest_created_at=oldest)
 
     @available()
     def add_api_key(self, key: ApiKey) -> None:
@@ -196,7 +198,7 @@ class Sql:
             connection.execute(sa.insert(api_keys).values(asdict(key)))
 
     @available()
-    def api_keys(self) -> list[ApiKey]:
+    def list_api_keys(self) -> list[ApiKey]:
         query = sa.select(*_api_key_columns).order_by(api_keys.c.created_at)
         with self._engine.connect() as connection:
             return [ApiKey(**row._mapping) for row in connection.execute(query)]
@@ -210,7 +212,7 @@ class Sql:
         return ApiKey(**row._mapping) if row else None
 
     @available()
-    def use_api_keys(self, used: Mapping[str, datetime]) -> None:
+    def record_api_key_uses(self, used: Mapping[str, datetime]) -> None:
         with self._engine.begin() as connection:
             for key_id, minute in sorted(used.items()):  # in one order, or two gateways wait for each other
                 last = api_keys.c.last_used_at
@@ -227,12 +229,12 @@ class Sql:
         self._engine.dispose()
 
     @staticmethod
-    def _idle() -> sa.ColumnElement[bool]:
+    def _unresolved() -> sa.ColumnElement[bool]:
         return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
 
-    def _claimed(self, merchant: str, key: Key) -> Claimed | None:
+    def _claimed(self, merchant: str, key: IdempotencyKey) -> Claimed | None:
         query = sa.select(*_columns, payments.c.fingerprint, payments.c.working_until).where(
-            payments.c.merchant == merchant, payments.c.idempotency_key == key.key
+            payments.c.merchant == merchant, payments.c.idempotency_key == key.digest
         )
         with self._transaction() as connection:
             row = connection.execute(query).one_or_none()
@@ -240,8 +242,8 @@ class Sql:
             return None
         *_, fingerprint, working_until = row
         payment = _payment(row)
-        working = payment.status is Status.PENDING and working_until > datetime.now(UTC)
-        return Claimed(payment=payment, fingerprint=fingerprint, working=working)
+        in_progress = payment.status is Status.PENDING and working_until > datetime.now(UTC)
+        return Claimed(payment=payment, fingerprint=fingerprint, in_progress=in_progress)
 
 
 def _payment(row: Sequence[Any]) -> Payment:

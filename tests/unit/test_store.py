@@ -20,8 +20,8 @@ from alembic.migration import MigrationContext
 
 import store
 from storage import tables
-from storage.group_commit import Outcome, Together
-from store import ApiKey, Doubt, Key, NotPending, Payment, Status, StoreMismatch, StoreUnavailable
+from storage.group_commit import GroupCommit, Outcome
+from store import ApiKey, IdempotencyKey, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, UnresolvedStats
 from tests.postgres import Postgres
 from tests.support import store_url
 
@@ -49,8 +49,8 @@ def pending(**changes: Any) -> Payment:
     return replace(payment, **changes)
 
 
-def key(name: str = "k", fingerprint: str = "f" * 64, **changes: Any) -> Key:
-    return Key(key=name, fingerprint=fingerprint, **changes)
+def key(name: str = "k", fingerprint: str = "f" * 64, **changes: Any) -> IdempotencyKey:
+    return IdempotencyKey(digest=name, fingerprint=fingerprint, **changes)
 
 
 def asks(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -121,11 +121,11 @@ def test_a_key_has_one_payment() -> None:
         assert await store.claim(first, key(), 10) is None
         claimed = await store.claim(pending(), key(fingerprint="0" * 64), 10)
         assert claimed is not None
-        assert (claimed.payment, claimed.fingerprint, claimed.working) == (first, "f" * 64, True)
+        assert (claimed.payment, claimed.fingerprint, claimed.in_progress) == (first, "f" * 64, True)
         settled = await store.settle(first.id, Status.AUTHORIZED, "someone")
         claimed = await store.claim(pending(), key(), 10)
         assert claimed is not None
-        assert (claimed.payment, claimed.working) == (settled, False)
+        assert (claimed.payment, claimed.in_progress) == (settled, False)
         assert await store.claim(pending(), key("other"), 10) is None
         assert await store.claim(pending(merchant="another"), key(), 10) is None
         assert await store.claim(pending(), None, 10) is None
@@ -142,11 +142,11 @@ def test_work_ends_by_itself_or_in_doubt() -> None:
         await store.claim(pending(), key("dead"), 0)
         doubtful = pending()
         await store.claim(doubtful, key("doubtful"), 60)
-        await store.doubt(doubtful.id, 60)
+        await store.mark_unresolved(doubtful.id, 60)
         for name in ("dead", "doubtful"):
             claimed = await store.claim(pending(), key(name), 10)
             assert claimed is not None
-            assert (claimed.payment.status, claimed.working) == (Status.PENDING, False)
+            assert (claimed.payment.status, claimed.in_progress) == (Status.PENDING, False)
 
     asks(scenario)
 
@@ -160,12 +160,12 @@ def test_only_an_idle_payment_is_in_doubt_and_settled_as_such() -> None:
         await store.claim(working, None, 60)
         await store.claim(older, None, 0)
         await store.claim(younger, None, 0)
-        assert [payment.id for payment in await store.in_doubt()] == [older.id, younger.id]
+        assert [payment.id for payment in await store.list_unresolved()] == [older.id, younger.id]
         with pytest.raises(NotPending):
-            await store.settle(working.id, Status.DECLINED, "someone", idle=True)
-        await store.settle(older.id, Status.DECLINED, "someone", idle=True)
+            await store.settle(working.id, Status.DECLINED, "someone", if_unresolved=True)
+        await store.settle(older.id, Status.DECLINED, "someone", if_unresolved=True)
         await store.settle(working.id, Status.AUTHORIZED, "someone")
-        assert [payment.id for payment in await store.in_doubt()] == [younger.id]
+        assert [payment.id for payment in await store.list_unresolved()] == [younger.id]
 
     asks(scenario)
 
@@ -177,7 +177,7 @@ def test_what_is_due_is_taken_once_and_later_again() -> None:
     async def scenario() -> None:
         due, working, settled = pending(), pending(), pending()
         await store.claim(due, None, 60)
-        await store.doubt(due.id, 0)
+        await store.mark_unresolved(due.id, 0)
         await store.claim(working, None, 60)
         await store.claim(settled, None, 0)
         await store.settle(settled.id, Status.AUTHORIZED, "someone")
@@ -285,8 +285,8 @@ def test_what_was_written_is_told_though_the_store_was_closed_meanwhile() -> Non
 
     async def scenario() -> None:
         threads = ThreadPoolExecutor(1)
-        together = Together(transact, threads)
-        under_way, waiting = together.ask(lambda: "recorded"), together.ask(lambda: "never begun")
+        group_commit = GroupCommit(transact, threads)
+        under_way, waiting = group_commit.submit(lambda: "recorded"), group_commit.submit(lambda: "never begun")
         threads.shutdown(wait=False, cancel_futures=True)
         release.set()
         assert await asyncio.wait_for(under_way, 5) == "recorded"
@@ -394,11 +394,11 @@ def test_a_store_of_the_first_gateways_is_brought_up_to_date(tmp_path: Any) -> N
     async def scenario() -> None:
         (payment,) = await store.search()
         assert (payment.merchant, payment.status, payment.amount) == ("default", Status.AUTHORIZED, 1050)
-        claimed = await store.claim(pending(merchant="default"), Key(key="k" * 64, fingerprint="x"), 10)
+        claimed = await store.claim(pending(merchant="default"), IdempotencyKey(digest="k" * 64, fingerprint="x"), 10)
         assert claimed is not None
         assert (claimed.payment, claimed.fingerprint) == (payment, "f" * 64)
         assert len(await store.history(payment.id)) == 1
-        assert await store.api_keys() == []
+        assert await store.list_api_keys() == []
 
     asks(scenario)
     store.close()
@@ -421,17 +421,17 @@ def test_api_keys_are_kept_used_and_revoked() -> None:
         one, other = api_key(), api_key("b" * 64, merchant="other")
         await store.add_api_key(one)
         await store.add_api_key(other)
-        assert sorted(await store.api_keys(), key=lambda key: key.id) == [one, other]
+        assert sorted(await store.list_api_keys(), key=lambda key: key.id) == [one, other]
         later = MINUTE + timedelta(minutes=1)
         for minute in (MINUTE, later, MINUTE):
-            await store.use_api_keys({one.id: minute, "unknown": minute})
-        assert {key.id: key.last_used_at for key in await store.api_keys()} == {one.id: later, other.id: None}
+            await store.record_api_key_uses({one.id: minute, "unknown": minute})
+        assert {key.id: key.last_used_at for key in await store.list_api_keys()} == {one.id: later, other.id: None}
         revoked = await store.revoke_api_key(one.id)
         assert revoked is not None
         assert revoked.revoked_at is not None
         assert await store.revoke_api_key(one.id) is None
         assert await store.revoke_api_key("unknown") is None
-        assert {key.id: key.revoked_at for key in await store.api_keys()} == {
+        assert {key.id: key.revoked_at for key in await store.list_api_keys()} == {
             one.id: revoked.revoked_at,
             other.id: None,
         }
@@ -447,10 +447,10 @@ def test_doubts_are_counted() -> None:
         old = pending(created_at=datetime.now(UTC) - timedelta(hours=1))
         for payment, work_s in ((old, 1), (pending(), 0), (pending(), 60)):
             await store.claim(payment, None, work_s)
-        doubt = await store.doubts()
-        assert doubt == Doubt(payments=2, oldest=old.created_at)
+        stats = await store.unresolved_stats()
+        assert stats == UnresolvedStats(count=2, oldest_created_at=old.created_at)
         await store.settle(old.id, Status.DECLINED, "test")
-        assert (await store.doubts()).payments == 1
+        assert (await store.unresolved_stats()).count == 1
         await store.ping()
 
     asks(scenario)
