@@ -23,13 +23,12 @@ from starlette.exceptions import HTTPException
 
 import bank
 import merchants
-import payments
 import store
 from config import Config
 from handlers import health, problems
 from handlers.contract import HANDLERS, Contract, serve
 from handlers.operations import Operations
-from payments import idempotency, resolver
+from payments import resolver
 from server import overload
 from server.middleware import cors
 from server.middleware.authenticate import Keys
@@ -110,8 +109,7 @@ def _middlewares(config: Config, contract: Contract, *, validate_responses: bool
 
 def open_store(config: Config, *, create: bool = True) -> None:
     """Open the store, and make its tables if told so. Raises `store.StoreMismatch` and `store.StoreUnavailable`."""
-    idempotency.configure(config.fingerprint_key)
-    store.configure(config.store_url, key_check=idempotency.key_check(), create=create)
+    store.configure(config.store_url, fingerprint_key=config.fingerprint_key, create=create)
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +127,7 @@ async def _lifespan(config: Config, _app: object) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await payments.close()
+    await store.stop()
     await asyncio.to_thread(bank.close)
     store.close()
 

@@ -7,14 +7,16 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from dotenv import dotenv_values
 from limits import RateLimitItem
 
 import values
 from settings import SETTINGS
-from store import MEMORY
+
+MEMORY: Final = values.MEMORY
+MERCHANT_NAME: Final = values.MERCHANT_NAME
 
 
 class ConfigError(Exception):

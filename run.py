@@ -61,7 +61,7 @@ def main() -> None:
 def _operate(config: Config, options: argparse.Namespace) -> int:
     operator = getpass.getuser()
     merchants.configure(config.api_keys)
-    if config.store_url == store.MEMORY:
+    if config.store_url == configuration.MEMORY:
         status, text = _operate_in_memory(config, options, operator)
     else:
         # The first key may be made before the first gateway starts: it may need one.
@@ -77,6 +77,7 @@ def _operate_in_memory(config: Config, options: argparse.Namespace, operator: st
         return control_socket.send(config.port, sys.argv[1:], operator)
     except OSError:
         if options.command == "keys" and options.keys == "create":  # for API_KEYS
+            open_store(config)
             return asyncio.run(cli.run(options, operator, live=config.bank_url is not None))
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
@@ -167,7 +168,7 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
 
 async def _listening(config: Config, port: int, announce: Callable[[], None], serving: uvicorn.Server) -> None:
     """Take the operator's commands on payments in memory, and say that all is ready."""
-    if config.store_url == store.MEMORY:
+    if config.store_url == configuration.MEMORY:
         with contextlib.suppress(OSError):  # without them the gateway still does what it is for
             live = config.bank_url is not None
             serving.servers.append(await control_socket.listen(port, cli.parser(SETTINGS), live=live))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import values
-from store import MEMORY
+from values import MEMORY
 
 
 class Setting(NamedTuple):

@@ -1,20 +1,27 @@
-"""Where payments are kept, and how they may change: the functions that the rest of the gateway calls.
+"""The store: which functions record payments and API keys, and what each of them guarantees.
 
-`configure` chooses memory (storage/memory.py) or a database (storage/sql.py); both do the same, which one
-suite of tests holds them to. Memory answers directly. A database blocks, so its calls run in threads of
-their own, and none is waited for longer than `WAIT_S`.
+`configure` chooses the backend: this process's memory (storage/memory.py) or a database (storage/sql.py).
+Both behave the same; one test suite runs against each. Memory answers directly. A database blocks, so
+its calls run in a thread pool, and a caller waits at most `WAIT_S` for one.
 """
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Callable, Mapping
+import hashlib
+import hmac
+import itertools
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
+from config import MEMORY, ConfigError
 from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import (
@@ -22,6 +29,7 @@ from storage.records import (
     Change,
     Claimed,
     IdempotencyKey,
+    InvalidUrl,
     NotPending,
     Payment,
     Status,
@@ -44,14 +52,19 @@ __all__ = [
     "UnresolvedStats",
 ]
 
-MEMORY: Final = "memory:"
+log = logging.getLogger("gateway.store")
 
-# Calls to the database under way at once, each with a connection of its own. A call takes about a
-# millisecond, so this is not what limits a gateway, and a PostgreSQL allows 100 connections by default.
+# Concurrent database calls, each on its own connection. A call takes about 1 ms, so the number does not
+# limit throughput, and PostgreSQL allows 100 connections by default.
 CONNECTIONS: Final = 8
 
-# A database that takes longer is down, as far as a shopper who waits is concerned.
+# A shopper is waiting: a database that takes longer than these seconds counts as unavailable.
 WAIT_S: Final = 5.0
+
+# Seconds between the attempts of `keep_trying`; the last one repeats.
+RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+_ALLOWED_URLS: Final = f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,55 +72,66 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _OpenStore:
-    records: Memory | Sql
+    backend: Memory | Sql
+    fingerprint_key: bytes = field(repr=False)
     threads: ThreadPoolExecutor | None = None
     group_commit: GroupCommit | None = None
+    retries: set[asyncio.Task[None]] = field(default_factory=set)
 
 
-_store = _OpenStore(Memory())
+_store: _OpenStore | None = None
 
 
-def configure(url: str, *, key_check: str = "", create: bool = True) -> None:
-    """Keep payments at `url`: `memory:`, `sqlite:///...` or `postgresql+psycopg://...`.
+def configure(url: str, *, fingerprint_key: bytes, create: bool = True) -> None:
+    """Open the store at `url`, and close the one that was open before.
 
-    key_check: what FINGERPRINT_KEY is known by (idempotency.py)
-    create: make the tables where there are none
-    Raises `StoreMismatch` when the store is not for this gateway, and `StoreUnavailable` when it can't
-    be reached.
+    url: `memory:`, `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`
+    fingerprint_key: FINGERPRINT_KEY, 32 bytes; every gateway on a database needs the same
+    create: create the tables in a database that has none
+    Raises `ConfigError` when the URL is not one of these, `StoreMismatch` when the database can't be used
+    as it is, and `StoreUnavailable` when it can't be reached.
     """
     global _store
     close()
+    if len(fingerprint_key) != 32:
+        raise ValueError("fingerprint_key is not 32 bytes")
     if url == MEMORY:
-        _store = _OpenStore(Memory())
-    else:
-        records = Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
-        threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
-        _store = _OpenStore(
-            records, threads, GroupCommit(records.transact, threads) if records.has_single_writer else None
-        )
+        _store = _OpenStore(Memory(), fingerprint_key)
+        return
+    database = _open_database(url, _hmac(fingerprint_key, "key check"), create=create)
+    threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
+    group_commit = GroupCommit(database.transact, threads) if database.has_single_writer else None
+    _store = _OpenStore(database, fingerprint_key, threads, group_commit)
 
 
 def close() -> None:
-    """Let the store go; what was in memory is gone."""
+    """Close the store; payments in memory are gone."""
     global _store
+    if _store is None:
+        return
     if _store.threads is not None:
-        _store.threads.shutdown(wait=False, cancel_futures=True)  # one may hang in a call to a vanished database
-    _store.records.close()
-    _store = _OpenStore(Memory())
+        _store.threads.shutdown(wait=False, cancel_futures=True)  # a call to a vanished database may hang in one
+    _store.backend.close()
+    _store = None
 
 
 def is_lasting() -> bool:
-    """Whether what is kept outlives this process."""
-    return not isinstance(_store.records, Memory)
+    """Return whether the records outlive this process."""
+    return not isinstance(_opened().backend, Memory)
 
 
-async def claim(payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
+def keyed_digest(text: str) -> str:
+    """Return the HMAC-SHA256 of a text under FINGERPRINT_KEY, 64 hex digits."""
+    return _hmac(_opened().fingerprint_key, text)
+
+
+async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
     """Record a PENDING payment before the bank is asked, or return the payment that has the key already.
 
-    work_s: how long the request may be at work on it
+    request_s: how many seconds the request may run; until then the payment is in progress
     Raises `StoreUnavailable`; then the payment may or may not be recorded.
     """
-    return await _write(_store.records.claim, payment, key, work_s)
+    return await _write(_opened().backend.claim, payment, key, request_s)
 
 
 async def settle(
@@ -115,98 +139,162 @@ async def settle(
 ) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
-    if_unresolved: only when no request is running for it, whose answer might differ
-    Raises `NotPending` when it has ended already, or a request is running for it, and `StoreUnavailable`.
+    if_unresolved: refuse while a request is running for the payment, because its answer may differ
+    Raises `NotPending` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
-    return await _write(_store.records.settle, payment_id, status, changed_by, note, if_unresolved=if_unresolved)
+    return await _write(_opened().backend.settle, payment_id, status, changed_by, note, if_unresolved=if_unresolved)
 
 
-async def mark_unresolved(payment_id: UUID, look_up_s: float) -> None:
-    """Record that no request is at work on a PENDING payment any more, and when to ask the bank about it."""
-    await _write(_store.records.mark_unresolved, payment_id, look_up_s)
+async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
+    """Record that no request is running for a PENDING payment any more.
+
+    look_up_in_s: seconds until the payment is due for a look-up at the bank
+    """
+    await _write(_opened().backend.mark_unresolved, payment_id, look_up_in_s)
 
 
 async def drop(payment_id: UUID) -> None:
-    """Forget a PENDING payment that certainly did not happen; nothing else is ever forgotten."""
-    await _write(_store.records.drop, payment_id)
+    """Delete a PENDING payment that certainly was not charged; no other record is ever deleted."""
+    await _write(_opened().backend.drop, payment_id)
 
 
 async def find(payment_id: UUID) -> Payment | None:
     """Return the payment, or None when there is none with this id."""
-    return await _ask(_store.records.find, payment_id)
+    return await _call(_opened().backend.find, payment_id)
 
 
-async def take_due(limit: int, again_s: Callable[[int], float]) -> list[Payment]:
-    """Return PENDING payments that are due to be asked about, each to one process only.
+async def take_due(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+    """Return PENDING payments that are due for a look-up; no two processes get the same payment.
 
-    again_s: seconds until it is due again, by how often that was done before
+    interval_s: from the number of earlier look-ups to the seconds until the payment is due again
     """
-    return await _ask(_store.records.take_due, limit, again_s)
+    return await _call(_opened().backend.take_due, limit, interval_s)
 
 
 async def list_unresolved() -> list[Payment]:
-    """Return every PENDING payment that no request is at work on, oldest first."""
-    return await _ask(_store.records.list_unresolved)
+    """Return every PENDING payment without a running request, oldest first."""
+    return await _call(_opened().backend.list_unresolved)
 
 
 async def search(status: Status | None = None, since: datetime | None = None, limit: int = 1000) -> list[Payment]:
     """Return payments, newest first."""
-    return await _ask(_store.records.search, status, since, limit)
+    return await _call(_opened().backend.search, status, since, limit)
 
 
 async def history(payment_id: UUID) -> list[Change]:
     """Return the payment's audit trail, oldest first."""
-    return await _ask(_store.records.history, payment_id)
+    return await _call(_opened().backend.history, payment_id)
 
 
 async def unresolved_stats() -> UnresolvedStats:
-    """Return how many payments are in doubt, and since when."""
-    return await _ask(_store.records.unresolved_stats)
+    """Return how many payments are unresolved, and when the oldest was created."""
+    return await _call(_opened().backend.unresolved_stats)
 
 
 async def add_api_key(key: ApiKey) -> None:
-    """Keep what is kept of a new API key."""
-    await _ask(_store.records.add_api_key, key)
+    """Record a new API key."""
+    await _call(_opened().backend.add_api_key, key)
 
 
 async def list_api_keys() -> list[ApiKey]:
-    """Return every API key, the revoked ones too, oldest first."""
-    return await _ask(_store.records.list_api_keys)
+    """Return every API key, including the revoked ones, oldest first."""
+    return await _call(_opened().backend.list_api_keys)
 
 
 async def revoke_api_key(key_id: str) -> ApiKey | None:
-    """Revoke an API key and return it; None when there is none with this id that is still good."""
-    return await _ask(_store.records.revoke_api_key, key_id)
+    """Revoke an API key and return it; return None when no valid key has this id."""
+    return await _call(_opened().backend.revoke_api_key, key_id)
 
 
 async def record_api_key_uses(used: Mapping[str, datetime]) -> None:
-    """Record when API keys, by their ids, were last used."""
-    await _ask(_store.records.record_api_key_uses, used)
+    """Record when API keys, by their ids, were last used; an earlier time changes nothing."""
+    await _call(_opened().backend.record_api_key_uses, used)
 
 
 async def ping() -> None:
     """Raise `StoreUnavailable` when the store can't be reached."""
-    await _ask(_store.records.ping)
+    await _call(_opened().backend.ping)
+
+
+def keep_trying(
+    payment_id: UUID, record: Callable[[], Awaitable[object]], *, after: "asyncio.Future[Any] | None" = None
+) -> None:
+    """Call `record` in the background until the store takes it, or until `stop`; never raises.
+
+    payment_id: the payment that `record` is about, for the log
+    after: a call to the store that has to end first
+    """
+    if _store is None:
+        log.error("payment %s is not recorded, the store is closed", payment_id)
+        return
+    task = asyncio.create_task(_retry(payment_id, record, after))
+    _store.retries.add(task)
+    task.add_done_callback(_store.retries.discard)
+
+
+async def stop() -> None:
+    """Cancel what `keep_trying` is still trying; the resolver finds these payments PENDING."""
+    if _store is not None:
+        retries = list(_store.retries)
+        for task in retries:
+            task.cancel()
+        await asyncio.gather(*retries, return_exceptions=True)
+
+
+async def _retry(
+    payment_id: UUID, record: Callable[[], Awaitable[object]], after: "asyncio.Future[Any] | None"
+) -> None:
+    if after is not None:
+        await asyncio.wait([after])
+    for delay_s in itertools.chain(RETRY_DELAYS_S, itertools.repeat(RETRY_DELAYS_S[-1])):
+        await asyncio.sleep(delay_s)
+        try:
+            await record()
+        except Exception as error:
+            reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
+            log.warning("payment %s is not recorded yet: %s", payment_id, reason)
+        else:
+            log.info("payment %s is recorded now", payment_id)
+            return
+
+
+def _open_database(url: str, key_check: str, *, create: bool) -> Sql:
+    if re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", url):
+        with contextlib.suppress(InvalidUrl):
+            return Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
+    raise ConfigError(f"STORE_URL is not a store; allowed: {_ALLOWED_URLS}")
+
+
+def _hmac(key: bytes, text: str) -> str:
+    return hmac.digest(key, text.encode(), hashlib.sha256).hex()
+
+
+def _opened() -> _OpenStore:
+    if _store is None:  # before `configure`, or a request that outlived the shutdown
+        raise StoreUnavailable("the store is not open")
+    return _store
 
 
 async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    if _store.group_commit is None:
-        return await _ask(function, *args, **kwargs)
-    return await _in_time(_store.group_commit.submit(partial(function, *args, **kwargs)))
+    group_commit = _opened().group_commit
+    if group_commit is None:
+        return await _call(function, *args, **kwargs)
+    return await _in_time(group_commit.submit(partial(function, *args, **kwargs)))
 
 
-async def _ask(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    if _store.threads is None:
+async def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    threads = _opened().threads
+    if threads is None:
         return function(*args, **kwargs)
-    context = contextvars.copy_context()  # for the request's id, should anything be logged
+    context = contextvars.copy_context()  # log lines of the call carry the request's id
     loop = asyncio.get_running_loop()
-    call = loop.run_in_executor(_store.threads, lambda: context.run(function, *args, **kwargs))
-    return await _in_time(call)
+    return await _in_time(loop.run_in_executor(threads, lambda: context.run(function, *args, **kwargs)))
 
 
 async def _in_time(call: "asyncio.Future[R]") -> R:
     try:
         async with asyncio.timeout(WAIT_S):
-            return await asyncio.shield(call)  # it goes on: whoever has to undo it waits for its end first
+            # The call goes on after the timeout; a caller that must undo it awaits `unfinished` first.
+            return await asyncio.shield(call)
     except TimeoutError:
         raise StoreUnavailable(f"no answer within {WAIT_S:g} s", call) from None

@@ -7,14 +7,16 @@ import math
 import re
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import iso4217
 import limits
 import redis
 
-import merchants
-from store import MEMORY
+MEMORY: Final = "memory:"
+
+# What a merchant may be called.
+MERCHANT_NAME: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 
 
 def currencies(text: str) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ def api_keys(text: str) -> dict[str, str]:
     """Merchants by the digests of their keys, written `merchant:digest` and separated by commas."""
     keys = {}
     for entry in _list(text):
-        found = re.fullmatch(rf"({merchants.MERCHANT_PATTERN}):([0-9a-f]{{64}})", entry)
+        found = re.fullmatch(rf"({MERCHANT_NAME}):([0-9a-f]{{64}})", entry)
         if found is None:
             raise ValueError("has an entry that is not merchant:digest")
         keys[found[2]] = found[1]

@@ -7,10 +7,8 @@ else does. No lock, transaction or connection is held while the bank is asked.
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -35,9 +33,6 @@ STORE_S: Final = 2.0
 # likely to know the answer by then.
 LOOK_UP_S: Final = 2.0
 
-# Between attempts to record what happened, when the store went down after the bank was asked.
-RECORD_AGAIN_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-
 
 class KeyInUse(Exception):
     """The first request with this key is still at work."""
@@ -53,9 +48,6 @@ class Paid:
 
     payment: Payment
     replayed: bool = False
-
-
-_recording: set[asyncio.Task[None]] = set()
 
 
 async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> Paid:
@@ -107,13 +99,6 @@ async def find(merchant: str, payment_id: UUID) -> Payment | None:
     return payment if payment is not None and payment.merchant == merchant else None
 
 
-async def close() -> None:
-    """Give up recording what the store does not take; resolver.py finds it as PENDING."""
-    for task in _recording:
-        task.cancel()
-    await asyncio.gather(*_recording, return_exceptions=True)
-
-
 async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Claimed | None:
     try:
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
@@ -121,7 +106,7 @@ async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Cl
         log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _safe_text(error))
         # It may be recorded all the same, now or later, when only the answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
-        _record_later(payment.id, lambda: store.drop(payment.id), after=unfinished)
+        store.keep_trying(payment.id, lambda: store.drop(payment.id), after=unfinished)
         raise store.StoreUnavailable from None
 
 
@@ -153,7 +138,7 @@ async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Pa
         log.error(
             "payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _safe_text(error)
         )
-        _record_later(payment.id, lambda: _settle(payment, status))
+        store.keep_trying(payment.id, lambda: _settle(payment, status))
         return payment
 
 
@@ -181,30 +166,7 @@ async def _drop(payment_id: UUID) -> None:
         await store.drop(payment_id)
     except store.StoreUnavailable as error:
         log.error("payment %s did not happen and is not dropped yet: %s", payment_id, error)
-        _record_later(payment_id, lambda: store.drop(payment_id))
-
-
-def _record_later(
-    payment_id: UUID, record: Callable[[], Awaitable[object]], after: asyncio.Future[Any] | None = None
-) -> None:
-    """Go on in the background until the store takes it; `after` is a call that has to end first."""
-
-    async def until_it_lands() -> None:
-        if after is not None:
-            await asyncio.wait([after])
-        for delay_s in itertools.chain(RECORD_AGAIN_S, itertools.repeat(RECORD_AGAIN_S[-1])):
-            await asyncio.sleep(delay_s)
-            try:
-                await record()
-            except Exception as error:
-                log.warning("payment %s is not recorded yet: %s", payment_id, _safe_text(error))
-                continue
-            log.info("payment %s is recorded now", payment_id)
-            return
-
-    task = asyncio.create_task(until_it_lands())
-    _recording.add(task)
-    task.add_done_callback(_recording.discard)
+        store.keep_trying(payment_id, lambda: store.drop(payment_id))
 
 
 def _safe_text(error: BaseException) -> str:

@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from storage.records import StoreMismatch, StoreUnavailable
+from storage.records import InvalidUrl, StoreMismatch, StoreUnavailable
 from storage.tables import meta
 
 # How long a SQLite writer waits for another, and how long a connection to PostgreSQL may take to make.
@@ -54,18 +54,21 @@ def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.E
     connections: how many may be open at once
     key_check: tells gateways with different FINGERPRINT_KEYs apart; the first one's is kept
     create: make the tables where there are none
-    Raises `StoreMismatch` and `StoreUnavailable`.
+    Raises `InvalidUrl`, `StoreMismatch` and `StoreUnavailable`.
     """
     sqlite = url.startswith("sqlite")
-    engine = sa.create_engine(
-        url,
-        pool_size=connections,
-        max_overflow=0,
-        pool_pre_ping=not sqlite,  # a server that was restarted costs no payment
-        pool_timeout=CONNECT_TIMEOUT_S,
-        hide_parameters=True,
-        connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else _POSTGRESQL,
-    )
+    try:
+        engine = sa.create_engine(
+            url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=not sqlite,  # a restart of the server costs no payment
+            pool_timeout=CONNECT_TIMEOUT_S,
+            hide_parameters=True,
+            connect_args={"timeout": BUSY_TIMEOUT_S} if sqlite else _POSTGRESQL,
+        )
+    except (ArgumentError, TypeError, ValueError):
+        raise InvalidUrl from None  # the message of SQLAlchemy may hold the password
     if sqlite:
         sa.event.listen(engine, "connect", _durable)
     try:

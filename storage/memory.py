@@ -29,12 +29,12 @@ class Memory:
         self._changes: list[Change] = []
         self._api_keys: dict[str, ApiKey] = {}
 
-    def claim(self, payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
+    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
         if key is not None:
             holder = self._keys.setdefault((payment.merchant, key.digest), payment.id)
             if holder != payment.id:
                 return self._claimed(self._rows[holder])
-        until = payment.created_at + timedelta(seconds=work_s)
+        until = payment.created_at + timedelta(seconds=request_s)
         self._rows[payment.id] = _Row(payment, key, until, until)
         return None
 
@@ -57,11 +57,11 @@ class Memory:
         row.payment = replace(row.payment, status=status)
         return row.payment
 
-    def mark_unresolved(self, payment_id: UUID, look_up_s: float) -> None:
+    def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
         row = self._pending(payment_id)
         if row is not None:
             row.working_until = datetime.now(UTC)
-            row.look_up_at = row.working_until + timedelta(seconds=look_up_s)
+            row.look_up_at = row.working_until + timedelta(seconds=look_up_in_s)
 
     def drop(self, payment_id: UUID) -> None:
         row = self._pending(payment_id)
@@ -74,11 +74,11 @@ class Memory:
         row = self._rows.get(payment_id)
         return row.payment if row else None
 
-    def take_due(self, limit: int, again_s: Callable[[int], float]) -> list[Payment]:
+    def take_due(self, limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
         now = datetime.now(UTC)
         due = [row for row in self._rows.values() if row.payment.status is Status.PENDING and row.look_up_at <= now]
         for row in due[:limit]:
-            row.look_up_at = now + timedelta(seconds=again_s(row.look_ups))
+            row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
             row.look_ups += 1
         return [row.payment for row in due[:limit]]
 

@@ -103,6 +103,10 @@ class StoreUnavailable(Exception):
         self.unfinished = unfinished
 
 
+class InvalidUrl(Exception):
+    """A database URL can't be parsed."""
+
+
 class StoreMismatch(Exception):
     """The store can't be used as it is: made by a newer gateway, or with another FINGERPRINT_KEY."""
 

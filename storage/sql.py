@@ -88,8 +88,8 @@ class Sql:
                 yield connection
 
     @available()
-    def claim(self, payment: Payment, key: IdempotencyKey | None, work_s: float) -> Claimed | None:
-        until = payment.created_at + timedelta(seconds=work_s)
+    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
+        until = payment.created_at + timedelta(seconds=request_s)
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
         row |= {"working_until": until, "look_up_at": until}
         if key is not None:
@@ -128,9 +128,9 @@ class Sql:
         return _payment(row)
 
     @available()
-    def mark_unresolved(self, payment_id: UUID, look_up_s: float) -> None:
+    def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
         now = datetime.now(UTC)
-        values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_s)}
+        values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_in_s)}
         with self._transaction() as connection:
             connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
@@ -146,14 +146,14 @@ class Sql:
         return _payment(row) if row else None
 
     @available()
-    def take_due(self, limit: int, again_s: Callable[[int], float]) -> list[Payment]:
+    def take_due(self, limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
         now = datetime.now(UTC)
         due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now)
         with self._engine.connect() as connection:
             candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
         taken = []
         for payment_id, look_ups in candidates:
-            again = {"look_up_at": now + timedelta(seconds=again_s(look_ups)), "look_ups": look_ups + 1}
+            again = {"look_up_at": now + timedelta(seconds=interval_s(look_ups)), "look_ups": look_ups + 1}
             mine = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
             with self._engine.begin() as connection:
                 take = sa.update(payments).where(mine).values(again).returning(*_columns)

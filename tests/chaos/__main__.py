@@ -11,6 +11,7 @@ searched for card numbers and CVVs.
 """
 
 import argparse
+import asyncio
 import contextlib
 import random
 import re
@@ -27,9 +28,8 @@ from typing import Any
 
 import requests
 
+import store
 from bank.simulator import Simulator
-from payments import idempotency
-from storage.sql import Sql
 from store import Status
 from tests import postgres, support
 from tests.support import Gateway
@@ -241,13 +241,12 @@ def _load(options: argparse.Namespace, cluster: Cluster, server: postgres.Postgr
 
 def _resolved(settings: dict[str, str]) -> dict[str, Any]:
     """Wait until the resolver has ended everything, at most a minute, and return the whole table."""
-    idempotency.configure(bytes.fromhex(settings["FINGERPRINT_KEY"]))
-    opened = Sql(settings["STORE_URL"], connections=1, key_check=idempotency.key_check())
+    store.configure(settings["STORE_URL"], fingerprint_key=bytes.fromhex(settings["FINGERPRINT_KEY"]))
     deadline = time.monotonic() + 60
-    while opened.search(Status.PENDING, None, 1) and time.monotonic() < deadline:
+    while asyncio.run(store.search(Status.PENDING, limit=1)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    table = {str(payment.id): payment for payment in opened.search(None, None, 10**9)}
-    opened.close()
+    table = {str(payment.id): payment for payment in asyncio.run(store.search(limit=10**9))}
+    store.close()
     return table
 
 

@@ -17,6 +17,12 @@ from store import Payment, Status
 from tests.support import AUTHORIZED_CARD, valid_payment
 
 
+@pytest.fixture(autouse=True)
+def memory() -> None:
+    """A store in memory, unless the test opens another."""
+    store.configure("memory:", fingerprint_key=bytes(32))
+
+
 class Acquirer:
     """A further bank, which asks a function that blocks."""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import sqlite3
 import threading
 import time
@@ -19,17 +21,23 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import store
+from config import ConfigError
+from payments import idempotency
 from storage import tables
 from storage.group_commit import GroupCommit, Outcome
 from store import ApiKey, IdempotencyKey, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, UnresolvedStats
 from tests.postgres import Postgres
 from tests.support import store_url
 
+FINGERPRINT_KEY = bytes(range(32))
+OTHER_FINGERPRINT_KEY = bytes(32)
+KEY_CHECK = hmac.new(FINGERPRINT_KEY, b"key check", hashlib.sha256).hexdigest()
+
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
     url = store_url(request.param, tmp_path, request)
-    store.configure(url)
+    store.configure(url, fingerprint_key=FINGERPRINT_KEY)
     yield url
     store.close()
 
@@ -247,7 +255,7 @@ def test_of_many_writes_at_once_each_has_its_own_outcome() -> None:
 
 def test_sqlite_writes_together_and_all_or_nothing(tmp_path: Any) -> None:
     """Fifty claims in a few transactions; while somebody else writes, none is kept that does not say it may be."""
-    store.configure(f"sqlite:///{tmp_path / 'payments.db'}")
+    store.configure(f"sqlite:///{tmp_path / 'payments.db'}", fingerprint_key=FINGERPRINT_KEY)
     commits: list[object] = []
     count = commits.append
     sa.event.listen(sa.Engine, "commit", count)
@@ -299,7 +307,7 @@ def test_the_database_decides_races(database_url: str) -> None:
     """Thirty claims of one key from three stores: one wins; thirty settlings: one lands."""
     from storage.sql import Sql  # noqa: PLC0415
 
-    stores = [Sql(database_url, connections=8, key_check="c") for _ in range(3)]
+    stores = [Sql(database_url, connections=8, key_check=KEY_CHECK) for _ in range(3)]
     with ThreadPoolExecutor(24) as pool:
         claims = list(pool.map(lambda n: stores[n % 3].claim(pending(), key(), 10), range(30)))
         winner = next(claimed for claimed in claims if claimed is not None).payment
@@ -326,38 +334,128 @@ def test_a_restart_finds_everything_again(database_url: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         from storage.sql import Sql  # noqa: PLC0415
 
-        for opened in pool.map(lambda _: Sql(database_url, connections=2, key_check="c"), range(2)):
+        for opened in pool.map(lambda _: Sql(database_url, connections=2, key_check=KEY_CHECK), range(2)):
             opened.close()
 
     async def scenario() -> None:
         payment = pending()
-        store.configure(database_url, key_check="c")
+        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
         await store.claim(payment, key(), 10)
         store.close()
-        store.configure(database_url, key_check="c")
+        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
         assert await store.find(payment.id) == payment
+
+    asks(scenario)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "",
+        "memory",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "mysql://user:secret@localhost/payments",
+        "postgresql://user:secret@localhost/payments",
+        "postgresql+psycopg://user:secret@localhost:port/payments",
+    ],
+)
+def test_a_url_that_is_no_store_is_a_config_error(wrong: str) -> None:
+    """The store checks its own URL; the message says what is allowed and does not repeat the password."""
+    with pytest.raises(ConfigError) as caught:
+        store.configure(wrong, fingerprint_key=FINGERPRINT_KEY)
+    assert str(caught.value) == (
+        "STORE_URL is not a store; "
+        "allowed: memory: or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+    )
+
+
+def test_a_fingerprint_key_has_32_bytes() -> None:
+    """A shorter one would make fingerprints that can be reversed by trying every card number."""
+    with pytest.raises(ValueError, match="32 bytes"):
+        store.configure("memory:", fingerprint_key=b"short")
+
+
+def test_keyed_digests_are_what_they_always_were() -> None:
+    """Databases hold these digests; if they changed, every retry would look like another payment."""
+    store.configure("memory:", fingerprint_key=FINGERPRINT_KEY)
+    assert idempotency.digest("order-1") == "ee0f7e03e91159b913bbbe05d765151a89c596bd17507640aaaab8bd25905ebe"
+    assert (
+        idempotency.fingerprint({"amount": 1050, "currency": "GBP"})
+        == "c136583519e7b0c6271c119d8e9fd5fc8565092febfee9333206c594739fdcb8"
+    )
+    assert KEY_CHECK == "2164625b589f20c4807386d5162b926e851be91a835694efcbddd729917e0c63"
+
+
+def test_a_store_that_is_not_open_is_unavailable() -> None:
+    """Before `configure` and after `close` every call says so; a request that outlives the shutdown is a 503."""
+
+    async def scenario() -> None:
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await store.find(uuid4())
+        store.configure("memory:", fingerprint_key=FINGERPRINT_KEY)
+        assert await store.find(uuid4()) is None
+        store.close()
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await store.claim(pending(), None, 10)
+        store.keep_trying(uuid4(), lambda: store.ping())
+        await store.stop()
+
+    asks(scenario)
+
+
+def test_a_record_is_retried_until_the_store_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for the call before it, ends with its first success, and `stop` ends what never succeeds."""
+    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.001, 0.002))
+    store.configure("memory:", fingerprint_key=FINGERPRINT_KEY)
+    attempts: list[float] = []
+
+    async def scenario() -> None:
+        failures: asyncio.Queue[None] = asyncio.Queue()
+
+        async def succeeds_at_last() -> None:
+            attempts.append(time.monotonic())
+            if len(attempts) < 4:
+                raise StoreUnavailable
+
+        async def fails() -> None:
+            failures.put_nowait(None)
+            raise RuntimeError
+
+        before: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        store.keep_trying(uuid4(), succeeds_at_last, after=before)
+        store.keep_trying(uuid4(), fails)
+        for _ in range(10):
+            await failures.get()
+        assert attempts == []
+        before.set_result(None)
+        for _ in range(20):
+            await failures.get()
+        assert len(attempts) == 4
+        await store.stop()
+        assert len(asyncio.all_tasks()) == 1, "only this scenario is left"
 
     asks(scenario)
 
 
 def test_another_fingerprint_key_is_refused(database_url: str) -> None:
     """Its fingerprints would make every retry look like another payment."""
-    store.configure(database_url, key_check="one")
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
-        store.configure(database_url, key_check="other")
+        store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY)
 
 
 def test_a_store_is_not_made_by_looking_at_it(tmp_path: Any, postgresql: Postgres) -> None:
     """A typo in STORE_URL must not say that there are no payments in doubt."""
     for url in (f"sqlite:///{tmp_path}/typo.db", postgresql.new_database()):
         with pytest.raises(StoreMismatch):
-            store.configure(url, create=False)
+            store.configure(url, fingerprint_key=FINGERPRINT_KEY, create=False)
     assert not (tmp_path / "typo.db").exists()
 
 
 def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
     """In one clear line."""
-    store.configure(database_url)
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     store.close()
     engine = sa.create_engine(database_url)
     with engine.begin() as newer:
@@ -366,7 +464,7 @@ def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
     with pytest.raises(
         StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0002: run the newer gateway$"
     ):
-        store.configure(database_url)
+        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     tables = sa.inspect(engine).get_table_names()
     engine.dispose()
     assert set(tables) == {"payments", "meta", "api_keys", "alembic_version"}
@@ -374,7 +472,7 @@ def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
 
 def test_the_steps_lead_to_the_tables_that_are_used(database_url: str) -> None:
     """storage/migrations/ and storage/tables.py say the same."""
-    store.configure(database_url)
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
@@ -385,11 +483,13 @@ def test_a_store_of_the_first_gateways_is_brought_up_to_date(tmp_path: Any) -> N
     """With its payments and its keys; and those gateways refuse it from then on, as they know of no API keys."""
     database = sqlite3.connect(tmp_path / "payments.db")
     database.executescript((Path(__file__).parent / "data" / "store-version-1.sql").read_text())
+    database.execute("UPDATE meta SET value = ? WHERE name = 'key_check'", [KEY_CHECK])
+    database.commit()
     database.close()
     url = f"sqlite:///{tmp_path}/payments.db"
     with pytest.raises(StoreMismatch, match="FINGERPRINT_KEY"):
-        store.configure(url, key_check="another")
-    store.configure(url, key_check="c" * 64)
+        store.configure(url, fingerprint_key=OTHER_FINGERPRINT_KEY)
+    store.configure(url, fingerprint_key=FINGERPRINT_KEY)
 
     async def scenario() -> None:
         (payment,) = await store.search()
@@ -470,7 +570,7 @@ def test_sqlite_commits_durably(tmp_path: Any) -> None:
 def test_a_locked_sqlite_is_unavailable_not_for_ever(tmp_path: Any) -> None:
     """A writer that does not let go costs five seconds and a StoreUnavailable."""
     url = f"sqlite:///{tmp_path}/payments.db"
-    store.configure(url)
+    store.configure(url, fingerprint_key=FINGERPRINT_KEY)
     other = sqlite3.connect(tmp_path / "payments.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     started = time.monotonic()
@@ -487,7 +587,7 @@ def test_a_locked_sqlite_is_unavailable_not_for_ever(tmp_path: Any) -> None:
 
 def test_a_postgresql_that_stops_is_unavailable_until_it_is_back(postgresql: Postgres) -> None:
     """And then the first call goes through: stale connections are noticed before they are used."""
-    store.configure(postgresql.new_database())
+    store.configure(postgresql.new_database(), fingerprint_key=FINGERPRINT_KEY)
 
     async def claim() -> None:
         assert await store.claim(pending(), None, 10) is None
@@ -507,5 +607,5 @@ def test_an_unreachable_database_stops_the_start() -> None:
     """Not minutes later, with the first payment."""
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        store.configure("postgresql+psycopg://nobody@127.0.0.1:1/none")
+        store.configure("postgresql+psycopg://nobody@127.0.0.1:1/none", fingerprint_key=FINGERPRINT_KEY)
     assert time.monotonic() - started < 5
