@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+import bank
 import payments
 from handlers.problems import Code, Problem
 from payments import idempotency
@@ -14,7 +15,8 @@ async def create_payment(
     body: dict[str, Any], user: str, idempotency_key: str | None
 ) -> tuple[dict[str, Any], int, dict[str, str]]:
     """POST /payments: 201 when the bank answered, 202 when its answer never came. `user` is the merchant."""
-    paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
+    with bank.room():
+        paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
     status = 202 if paid.payment.status is Status.PENDING else 201
     headers = {"Location": f"{request_context.now().route}/{paid.payment.id}"}
     if paid.replayed:

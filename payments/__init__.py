@@ -1,16 +1,16 @@
-"""The life of a payment: claim it, ask the bank, settle it; or find it again.
+"""What happens to a payment: claim it, ask the bank, settle it; or find it again.
 
-The order is the guarantee. PENDING is recorded before the bank is asked, so whatever happens
-afterwards, an authorization that the bank gave has a record here, which resolver.py ends when nobody
-else does. No lock, transaction or connection is held while the bank is asked.
+The order is the guarantee. PENDING is recorded before the bank is asked, so every authorization that
+the bank gives has a record here; payments/resolver.py settles what no request settles. No lock,
+transaction or connection is held while the bank is asked.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -25,26 +25,26 @@ log = logging.getLogger("gateway.payments")
 # Who settles, in the audit trail.
 GATEWAY: Final = "gateway"
 
-# What the store may take of a payment's time, half of it before the bank is asked. Until the bank's
-# deadline and this have passed, the first request with a key counts as at work.
+# Seconds of a request that the store may take, half of them before the bank is asked. The first request
+# with a key counts as running until the bank's deadline and these seconds have passed.
 STORE_S: Final = 2.0
 
-# When to ask the bank about a payment whose answer did not come: a bank that was too slow for us is
-# likely to know the answer by then.
+# Seconds until the first look-up of a payment whose answer did not come: a bank that is slow to answer
+# is likely to know the outcome by then.
 LOOK_UP_S: Final = 2.0
 
 
 class KeyInUse(Exception):
-    """The first request with this key is still at work."""
+    """The first request with this idempotency key is still running."""
 
 
 class KeyReused(Exception):
-    """The key came before, with another payment."""
+    """The idempotency key belongs to another payment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A payment, and whether it was made now or by an earlier request with the same key."""
+    """A payment, and whether an earlier request with the same idempotency key made it."""
 
     payment: Payment
     replayed: bool = False
@@ -54,11 +54,14 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     """Charge a card for a merchant, and return the payment.
 
     values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv
-    key: the merchant's; the same key with the same values is the same payment, however often it comes
+    key: the merchant's idempotency key; requests with the same key and values are one payment
 
-    The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have
-    moved but no answer came. Raises `bank.Overloaded`, `bank.NotReached`, `bank.Refused` or
-    `store.StoreUnavailable` when money certainly has not moved, and then nothing is kept; `KeyInUse` and `KeyReused`.
+    The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have moved
+    but no answer came. Nothing is charged when this raises: `KeyInUse`, `KeyReused` or
+    `store.StoreUnavailable` before the payment is claimed, and `bank.NotReached` (or its subclass
+    `bank.Overloaded`) or `bank.Refused` afterwards. Once the payment is claimed no other exception is
+    raised, not even when the request is cancelled: it is logged, and the payment is returned as far as its
+    outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
     """
     values = dict(values)
     idempotency_key = None
@@ -75,22 +78,20 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         created_at=datetime.now(UTC),
         **values,
     )
-    answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2
     request = bank.AuthorizationRequest(
         payment_id=payment.id,
         card_number=card_number,
         cvv=cvv,
         trace=request_context.now().trace(),
-        answer_by=answer_by,
+        answer_by=time.monotonic() + bank.longest_s() + STORE_S / 2,
         **values,
     )
-    with bank.room():
-        claimed = await _claim(payment, idempotency_key)
-        if claimed is not None and idempotency_key is not None:
-            return _again(claimed, idempotency_key.fingerprint)
-        paid = Paid(await _authorize(payment, request))
-    metrics.PAYMENTS.labels(paid.payment.status, payment.currency).inc()
-    return paid
+    claimed = await _claim(payment, idempotency_key)
+    if claimed is not None and idempotency_key is not None:
+        return _replay(claimed, idempotency_key.fingerprint)
+    charged = await _charge(payment, request)
+    _report(charged)
+    return Paid(charged)
 
 
 async def find(merchant: str, payment_id: UUID) -> Payment | None:
@@ -103,14 +104,14 @@ async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Cl
     try:
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
-        log.error("payment %s not recorded, the bank was not asked: %s", payment.id, _safe_text(error))
-        # It may be recorded all the same, now or later, when only the answer was lost.
+        log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, _reason(error))
+        # The claim may be recorded all the same, now or later: perhaps only the store's answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
         store.keep_trying(payment.id, lambda: store.drop(payment.id), after=unfinished)
         raise store.StoreUnavailable from None
 
 
-def _again(claimed: store.Claimed, fingerprint: str) -> Paid:
+def _replay(claimed: store.Claimed, fingerprint: str) -> Paid:
     if not idempotency.same(claimed.fingerprint, fingerprint):
         raise KeyReused
     if claimed.in_progress:
@@ -118,31 +119,30 @@ def _again(claimed: store.Claimed, fingerprint: str) -> Paid:
     return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
 
 
-async def _authorize(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
+async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
+    """Ask the bank and record its answer. Raises `bank.NotReached` and `bank.Refused`, and nothing else."""
     try:
-        authorized = await _ask(request)
+        authorized = await _ask_bank(request)
     except (bank.NotReached, bank.Refused) as error:
-        log.warning("payment %s dropped, nothing was charged: %s", payment.id, error)
+        log.warning("payment %s is dropped, nothing was charged: %s", payment.id, error)
         await _drop(payment.id)
         raise
     except (Exception, asyncio.CancelledError) as error:
-        # NoAnswer; or the gateway is made to stop, or has a bug, and then too money may have moved.
-        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _safe_text(error))
-        with contextlib.suppress(store.StoreUnavailable):  # then it counts as at work a little longer
-            await store.mark_unresolved(payment.id, LOOK_UP_S)
+        # `bank.NoAnswer`, a shutdown or a bug: in each case the bank may have got the request.
+        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _reason(error))
+        await _mark_unresolved(payment.id)
         return payment
     status = Status.AUTHORIZED if authorized else Status.DECLINED
     try:
         return await _settle(payment, status)
-    except (Exception, asyncio.CancelledError) as error:  # whatever it is, the money is what it is
-        log.error(
-            "payment %s is PENDING, its answer from the bank is not recorded yet: %s", payment.id, _safe_text(error)
-        )
-        store.keep_trying(payment.id, lambda: _settle(payment, status))
+    except (Exception, asyncio.CancelledError) as error:
+        log.error("payment %s is PENDING, the bank's answer is not recorded yet: %s", payment.id, _reason(error))
+        store.keep_trying(payment.id, partial(_settle, payment, status))
         return payment
 
 
-async def _ask(request: bank.AuthorizationRequest) -> bool:
+async def _ask_bank(request: bank.AuthorizationRequest) -> bool:
+    """Call `bank.authorize`, and note for the log how long it took."""
     started = time.perf_counter()
     try:
         return await bank.authorize(request)
@@ -152,23 +152,40 @@ async def _ask(request: bank.AuthorizationRequest) -> bool:
 
 async def _settle(payment: Payment, status: Status) -> Payment:
     try:
-        settled = await store.settle(payment.id, status, GATEWAY)
-    except store.NotPending:  # resolver.py was faster, or only the answer to our settling was lost
+        return await store.settle(payment.id, status, GATEWAY)
+    except store.NotPending:  # the resolver was faster, or only the answer to an earlier settling was lost
         settled = await store.find(payment.id) or payment
         if settled.status is not status:
             log.critical("payment %s is %s, but the bank answered %s", payment.id, settled.status, status)
-    log.debug("payment %s %s", settled.id, settled.status)
-    return settled
+        return settled
 
 
 async def _drop(payment_id: UUID) -> None:
+    """Delete the record of a payment that was not charged, now or in the background; never raises."""
     try:
         await store.drop(payment_id)
-    except store.StoreUnavailable as error:
-        log.error("payment %s did not happen and is not dropped yet: %s", payment_id, error)
+    except (Exception, asyncio.CancelledError) as error:
+        log.error("payment %s was not charged and is not dropped yet: %s", payment_id, _reason(error))
         store.keep_trying(payment_id, lambda: store.drop(payment_id))
 
 
-def _safe_text(error: BaseException) -> str:
-    """Say what went wrong without repeating words that are not our own."""
+async def _mark_unresolved(payment_id: UUID) -> None:
+    """Let the resolver look the payment up soon; never raises."""
+    try:
+        await store.mark_unresolved(payment_id, LOOK_UP_S)
+    except (Exception, asyncio.CancelledError) as error:  # the resolver waits until the claim expires
+        log.warning("payment %s is not marked as unresolved: %s", payment_id, _reason(error))
+
+
+def _report(payment: Payment) -> None:
+    """Count the payment and log it; never raises, because the payment is recorded and must be answered."""
+    try:
+        metrics.PAYMENTS.labels(payment.status, payment.currency).inc()
+        log.debug("payment %s is %s", payment.id, payment.status)
+    except Exception as error:
+        log.error("payment %s is %s, and is not counted: %s", payment.id, payment.status, _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """Return the message of an exception of the gateway's own; any other may quote a card, so return its type."""
     return str(error) if isinstance(error, (bank.BankError, store.StoreUnavailable)) else type(error).__name__

@@ -1,10 +1,12 @@
 """The life of a payment: what is recorded, and when, whatever the bank does."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +15,10 @@ import pytest
 import bank
 import payments
 import store
+from bank.simulator import Simulator
 from store import Payment, Status
-from tests.support import AUTHORIZED_CARD, valid_payment
+from telemetry import metrics, request_context
+from tests.support import AUTHORIZED_CARD, DECLINED_CARD, FAILED, REFUSED, UNAVAILABLE_CARD, store_url, valid_payment
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +157,153 @@ def test_a_record_holds_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     values = [getattr(payment, name) for name in Payment.__dataclass_fields__]
     assert AUTHORIZED_CARD not in map(str, values)
     assert "123" not in map(str, values)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """An open store of each kind."""
+    store.configure(store_url(request.param, tmp_path, request), fingerprint_key=bytes(32))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """The bank simulator, behind HTTP."""
+    simulator = Simulator()
+    simulator.start()
+    bank.configure(
+        simulator.url,
+        connect_timeout_s=2,
+        timeout_s=5,
+        retries=0,
+        concurrency=2,
+        queue=2,
+        breaker_failures=100,
+        breaker_open_s=0.2,
+    )
+    yield simulator
+    simulator.stop()
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise RuntimeError(AUTHORIZED_CARD)
+
+
+def cancel_and(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Cancel the task that makes the call, as a shutdown may do at any moment."""
+
+    async def cancelled(*args: Any, **options: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        result = await call(*args, **options)
+        await asyncio.sleep(0)  # memory does not wait, so the cancellation arrives here
+        return result
+
+    return cancelled
+
+
+def settle_and_fail(settle: Callable[..., Awaitable[Payment]]) -> Callable[..., Awaitable[Payment]]:
+    async def settled(*args: Any, **options: Any) -> Payment:
+        await settle(*args, **options)
+        raise RuntimeError(AUTHORIZED_CARD)
+
+    return settled
+
+
+def pay_and_wait_for(expected: Status | None, **changes: Any) -> tuple[Payment | Exception, Payment | None]:
+    """Return what `pay` returned or raised, and the record once it has the expected status or is deleted."""
+
+    async def scenario() -> tuple[Payment | Exception, Payment | None]:
+        outcome: Payment | Exception
+        try:
+            outcome = (await payments.pay("acme", valid_payment(**changes), "a key")).payment
+        except (bank.NotReached, bank.Refused) as error:
+            outcome = error
+        async with asyncio.timeout(10):
+            while True:
+                found = next(iter(await store.search()), None)
+                if (found.status if found else None) is expected:
+                    await store.stop()
+                    return outcome, found
+                await asyncio.sleep(0.01)
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("stored", "simulator")
+@pytest.mark.parametrize(
+    ("card_number", "status"),
+    [(AUTHORIZED_CARD, Status.AUTHORIZED), (DECLINED_CARD, Status.DECLINED), (FAILED, Status.PENDING)],
+)
+def test_a_payment_that_can_not_be_counted_is_answered_as_recorded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, card_number: str, status: Status
+) -> None:
+    """A failing metric raises nothing and changes nothing; the log says what failed."""
+    monkeypatch.setattr(metrics.PAYMENTS, "labels", fail)
+    payment, found = pay_and_wait_for(status, card_number=card_number)
+    assert isinstance(payment, Payment)
+    assert payment.status is status
+    assert found == payment
+    assert any(str(payment.id) in line.message and "RuntimeError" in line.message for line in caplog.records)
+    assert card_number not in caplog.text
+
+
+@pytest.mark.usefixtures("stored", "simulator")
+@pytest.mark.parametrize("wrap", [lambda _settle: fail, settle_and_fail, cancel_and])
+def test_a_failure_while_settling_leaves_the_payment_pending_until_it_is_recorded(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any]
+) -> None:
+    """The bank has answered, so `pay` returns PENDING, and the answer is recorded as soon as that works."""
+    calls = [wrap(store.settle), store.settle]
+    settle_once_broken = lambda *args, **options: calls.pop(0)(*args, **options)  # noqa: E731
+    monkeypatch.setattr(store, "settle", settle_once_broken)
+    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    payment, found = pay_and_wait_for(Status.AUTHORIZED)
+    assert isinstance(payment, Payment)
+    assert payment.status in {Status.PENDING, Status.AUTHORIZED}
+    assert found is not None
+    assert found.id == payment.id
+
+
+@pytest.mark.usefixtures("stored", "simulator")
+@pytest.mark.parametrize("wrap", [lambda _mark: fail, cancel_and])
+def test_a_failure_after_no_answer_leaves_the_payment_pending(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any]
+) -> None:
+    """The bank answered 500, so money may have moved: whatever fails then, `pay` returns the PENDING payment."""
+    monkeypatch.setattr(store, "mark_unresolved", wrap(store.mark_unresolved))
+    payment, found = pay_and_wait_for(Status.PENDING, card_number=FAILED)
+    assert isinstance(payment, Payment)
+    assert found == payment
+
+
+@pytest.mark.usefixtures("stored", "simulator")
+@pytest.mark.parametrize(("card_number", "error"), [(UNAVAILABLE_CARD, bank.NotReached), (REFUSED, bank.Refused)])
+@pytest.mark.parametrize("wrap", [lambda _drop: fail, cancel_and])
+def test_a_failure_after_nothing_was_charged_is_still_the_banks_error(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any], card_number: str, error: type[Exception]
+) -> None:
+    """The caller learns that nothing was charged, and the record is deleted as soon as that works."""
+    calls = [wrap(store.drop), store.drop]
+    monkeypatch.setattr(store, "drop", lambda *args: calls.pop(0)(*args))
+    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    outcome, found = pay_and_wait_for(None, card_number=card_number)
+    assert isinstance(outcome, error)
+    assert found is None
+
+
+@pytest.mark.usefixtures("simulator")
+@pytest.mark.parametrize("card_number", [AUTHORIZED_CARD, FAILED, UNAVAILABLE_CARD])
+def test_the_time_at_the_bank_is_noted_for_the_log(card_number: str) -> None:
+    """However the call to the bank ends."""
+
+    async def scenario() -> float | None:
+        context = request_context.begin([])
+        request_context.current.set(context)
+        with contextlib.suppress(bank.NotReached):
+            await payments.pay("acme", valid_payment(card_number=card_number))
+        return context.bank_s
+
+    bank_s = asyncio.run(scenario())
+    assert bank_s is not None
+    assert 0 < bank_s < 10
