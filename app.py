@@ -22,12 +22,12 @@ from connexion.resolver import RelativeResolver
 from starlette.exceptions import HTTPException
 
 import bank
-import merchants
 import store
 from config import Config
 from handlers import health, problems
 from handlers.contract import HANDLERS, Contract, serve
 from handlers.operations import Operations
+from merchants import Merchants
 from payments import resolver
 from server import overload
 from server.middleware import cors
@@ -48,15 +48,16 @@ def create_app(
     *,
     today: Callable[[], date] = today_utc,
     validate_responses: bool = False,
-    may_be_open: bool = True,
+    merchants: Merchants | None = None,
 ) -> AsyncApp:
     """Wire the gateway together. `config.bank_url` must be set: main() starts the simulator.
 
     validate_responses: for tests; in production a response that broke the contract would turn a payment
         that was made into a 500
-    may_be_open: whether everybody is let in as long as there are no API keys
+    merchants: those of API_KEYS, unless given
     """
     assert config.bank_url is not None
+    merchants = merchants or Merchants(config.api_keys)
     contract = Contract(config.supported_currencies, today, merchants.is_open)
     overload.configure(contract)
     bank.configure(
@@ -72,11 +73,10 @@ def create_app(
         client_cert=config.bank_client_cert,
     )
     open_store(config)
-    merchants.configure(config.api_keys, may_be_open=may_be_open)
     app = AsyncApp(
         "run",
-        lifespan=partial(_lifespan, config),
-        middlewares=_middlewares(config, contract, validate_responses=validate_responses),
+        lifespan=partial(_lifespan, config, merchants),
+        middlewares=_middlewares(config, contract, merchants, validate_responses=validate_responses),
         resolver=RelativeResolver(HANDLERS),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui_config={"displayRequestDuration": True}),
     )
@@ -88,7 +88,7 @@ def create_app(
     return app
 
 
-def _middlewares(config: Config, contract: Contract, *, validate_responses: bool) -> list[Any]:
+def _middlewares(config: Config, contract: Contract, merchants: Merchants, *, validate_responses: bool) -> list[Any]:
     """In the order in which a request meets them."""
     headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
     chosen: list[tuple[Any, bool]] = [
@@ -97,7 +97,7 @@ def _middlewares(config: Config, contract: Contract, *, validate_responses: bool
         (partial(cors.Cors, **cors.options(config.cors_origins)), bool(config.cors_origins)),
         (ExceptionMiddleware, True),
         (partial(Gate, contract=contract), True),
-        (Keys, True),
+        (partial(Keys, merchants=merchants), True),
         (partial(RateLimit, items=config.rate_limit, store_url=config.rate_limit_store), bool(config.rate_limit)),
         (ResponseValidationMiddleware, validate_responses),
         (partial(Operations, contract=contract), True),
@@ -113,7 +113,7 @@ def open_store(config: Config, *, create: bool = True) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(config: Config, _app: object) -> AsyncIterator[None]:
+async def _lifespan(config: Config, merchants: Merchants, _app: object) -> AsyncIterator[None]:
     health.configure(stopping=False)
     _drain_on_sigterm(config.drain_s)
     await merchants.refresh()

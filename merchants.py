@@ -1,11 +1,11 @@
-"""Who may call: merchants by their API keys.
+"""Merchants: who may call the gateway, and with which API keys.
 
-A key is made once, shown once, and kept as its SHA-256 digest only: it has 256 random bits, so there
-is nothing to guess and nothing to slow down. Keys live in the store or in API_KEYS. Each process holds
-them all, and asks the store again every `REFRESH_S`: so soon a new key works and a revoked one does not.
+A key is created once, shown once, and stored only as its SHA-256 digest. A fast hash is enough, because
+a key holds 256 random bits. Keys live in the store and in API_KEYS. Each process holds all of them and
+reads the store again every `REFRESH_S`, so a new key works and a revoked key fails within that time.
 
-Without any key the gateway is open, to whom it can be open: those on the same machine. From the first
-key on it is closed until it stops, whatever becomes of the keys.
+With no keys configured, the gateway accepts any caller, if it listens on loopback only. Once it has seen a
+key it requires one until it stops, even if every key is revoked.
 """
 
 import asyncio
@@ -21,121 +21,104 @@ from typing import Final
 import store
 from store import ApiKey
 
-log = logging.getLogger("gateway.access_keys")
+log = logging.getLogger("gateway.merchants")
 
-# What a merchant may be called: it stands in logs and on the command line.
-MERCHANT_PATTERN: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
-
-# Whose payments those of an open gateway are.
-NOBODY_IN_PARTICULAR: Final = "default"
+# The merchant of every payment while no key is required.
+DEFAULT_MERCHANT: Final = "default"
 
 REFRESH_S: Final = 2.0
 
-# The prefix says which kind of bank a key was made for, to people and to scanners for leaked secrets.
-LIVE: Final = "pgw_live_"
-TEST: Final = "pgw_test_"
+# A key's prefix tells people and secret scanners which kind of bank the key is for.
+LIVE_PREFIX: Final = "pgw_live_"
+TEST_PREFIX: Final = "pgw_test_"
 
-# How much of a digest names a key.
-ID_LENGTH: Final = 12
+# How many hex digits of a key's digest are its id.
+_ID_LENGTH: Final = 12
 
-_configured: dict[str, ApiKey] = {}
-_keys: dict[str, ApiKey] = {}
-_used: dict[str, datetime] = {}
-_may_be_open = True
-_closed = False
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-def configure(keys: Mapping[str, str], *, may_be_open: bool = True) -> None:
-    """Let in the merchants with these keys, by digest, besides those in the store.
+class Merchants:
+    """The merchants of one process, by their API keys.
 
-    may_be_open: whether everybody is let in as long as there is no key
+    api_keys: API_KEYS, merchants by the digests of their keys; the store may hold more
+    may_be_open: accept any caller as long as there are no keys
     """
-    global _may_be_open, _closed
-    now = datetime.now(UTC)
-    _configured.clear()
-    for digest, merchant in keys.items():
-        _configured[digest[:ID_LENGTH]] = _api_key(digest, merchant, now)
-    _may_be_open, _closed = may_be_open, False
-    _used.clear()
-    _take([])
 
+    def __init__(self, api_keys: Mapping[str, str], *, may_be_open: bool = True) -> None:
+        now = datetime.now(UTC)
+        keys = [_api_key(digest, merchant, now) for digest, merchant in api_keys.items()]
+        self._configured = {key.id: key for key in keys}
+        self._keys = dict(self._configured)
+        self._used: dict[str, datetime] = {}
+        self._open = may_be_open and not self._keys
 
-def is_open() -> bool:
-    """Whether no key is needed."""
-    return _may_be_open and not _closed
+    def is_open(self) -> bool:
+        """Return whether no key is required."""
+        return self._open
 
+    def authenticate(self, key: str) -> str | None:
+        """Return the merchant with this key, or None when the key is not valid."""
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        known = self._keys.get(digest[:_ID_LENGTH])
+        # The id finds the key. The full digests are compared in constant time, so the time of an answer
+        # says nothing about the digits after the id.
+        if known is None or not hmac.compare_digest(known.digest, digest) or known.revoked_at is not None:
+            return None
+        self._used[known.id] = datetime.now(UTC).replace(second=0, microsecond=0)
+        return known.merchant
 
-def merchant_of(key: str) -> str | None:
-    """Return whose key this is, None when it is no good one."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    known = _keys.get(digest[:ID_LENGTH])
-    # The first 12 digits find the key; whether it is the key takes the same time for every wrong one.
-    if known is None or not hmac.compare_digest(known.digest, digest) or known.revoked_at is not None:
-        return None
-    _used[known.id] = datetime.now(UTC).replace(second=0, microsecond=0)
-    return known.merchant
+    async def refresh(self) -> None:
+        """Read the keys from the store, and record there which keys were used. Raises `store.StoreUnavailable`."""
+        unrecorded = {
+            key_id: at
+            for key_id, at in self._used.items()
+            if not self.is_configured(key_id) and at > self._last_use(key_id)
+        }
+        if unrecorded:
+            await store.record_api_key_uses(unrecorded)
+        self._keys = {**{key.id: key for key in await store.list_api_keys()}, **self._configured}
+        self._open = self._open and not self._keys
 
+    async def run(self) -> None:
+        """Refresh every `REFRESH_S` until cancelled; while the store is unavailable the known keys stay valid."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except Exception as error:  # no error may end this loop or lock out merchants
+                log.warning("API keys can't be refreshed: %s", type(error).__name__)
 
-async def refresh() -> None:
-    """Take the keys as they stand in the store now, and record which were used. Raises `store.StoreUnavailable`."""
-    news = {key_id: at for key_id, at in _used.items() if key_id not in _configured and at > _last_use(key_id)}
-    if news:
-        await store.record_api_key_uses(news)
-    _take(await store.list_api_keys())
+    async def create_key(self, merchant: str, prefix: str) -> tuple[str, ApiKey]:
+        """Create a key for a merchant and store its digest; return the key, which is not stored, and the record."""
+        key = prefix + secrets.token_urlsafe(32)
+        record = _api_key(hashlib.sha256(key.encode()).hexdigest(), merchant, datetime.now(UTC))
+        await store.add_api_key(record)
+        await self.refresh()
+        return key, record
 
+    async def revoke_key(self, key_id: str) -> bool:
+        """Revoke a key in the store; return False when no valid key there has this id."""
+        revoked = await store.revoke_api_key(key_id)
+        await self.refresh()
+        return revoked is not None
 
-async def run() -> None:
-    """Refresh again and again, until cancelled. While the store is down the keys are those known last."""
-    while True:
-        await asyncio.sleep(REFRESH_S)
-        try:
-            await refresh()
-        except Exception as error:  # whatever it is: who was let in before is let in
-            log.warning("API keys can't be refreshed: %s", type(error).__name__)
+    async def list_keys(self) -> list[ApiKey]:
+        """Return every key; for a key in API_KEYS, only uses in this process are known."""
+        await self.refresh()
+        return [
+            replace(key, last_used_at=self._used.get(key.id)) if self.is_configured(key.id) else key
+            for key in self._keys.values()
+        ]
 
+    def is_configured(self, key_id: str) -> bool:
+        """Return whether the key is in API_KEYS."""
+        return key_id in self._configured
 
-async def create(merchant: str, prefix: str) -> tuple[str, ApiKey]:
-    """Make a key and keep its digest in the store; returns the key itself, for the only time."""
-    key, kept = new(merchant, prefix)
-    await store.add_api_key(kept)
-    await refresh()
-    return key, kept
-
-
-def new(merchant: str, prefix: str) -> tuple[str, ApiKey]:
-    """Make a key; returns it and what may be kept of it."""
-    key = prefix + secrets.token_urlsafe(32)
-    return key, _api_key(hashlib.sha256(key.encode()).hexdigest(), merchant, datetime.now(UTC))
-
-
-async def revoke(key_id: str) -> bool:
-    """Let nobody in with this key any more; False when the store has no such key that is still good."""
-    revoked = await store.revoke_api_key(key_id)
-    await refresh()
-    return revoked is not None
-
-
-async def known() -> list[ApiKey]:
-    """Return every key. Of those in API_KEYS this process knows only its own uses."""
-    await refresh()
-    return [replace(key, last_used_at=_used.get(key.id)) if key.id in _configured else key for key in _keys.values()]
-
-
-def is_configured(key_id: str) -> bool:
-    """Whether the key stands in API_KEYS."""
-    return key_id in _configured
-
-
-def _last_use(key_id: str) -> datetime:
-    known = _keys.get(key_id)
-    return (known.last_used_at if known else None) or datetime.min.replace(tzinfo=UTC)
-
-
-def _take(stored: list[ApiKey]) -> None:
-    global _keys, _closed
-    _keys = {**{key.id: key for key in stored}, **_configured}
-    _closed = _closed or bool(_keys)
+    def _last_use(self, key_id: str) -> datetime:
+        known = self._keys.get(key_id)
+        return (known.last_used_at if known else None) or _NEVER
 
 
 def _api_key(digest: str, merchant: str, created_at: datetime) -> ApiKey:
-    return ApiKey(id=digest[:ID_LENGTH], digest=digest, merchant=merchant, created_at=created_at)
+    return ApiKey(id=digest[:_ID_LENGTH], digest=digest, merchant=merchant, created_at=created_at)

@@ -24,12 +24,13 @@ from connexion import AsyncApp
 import bank
 import cli
 import config as configuration
-import merchants
 import store
-from app import create_app, open_store
+from app import create_app, open_store, today_utc
 from bank.simulator import Simulator
 from cli import banner, control_socket
 from config import Config, ConfigError
+from handlers.contract import Contract
+from merchants import Merchants
 from server import uvicorn_server
 from settings import SETTINGS
 from telemetry import logs, metrics
@@ -60,13 +61,14 @@ def main() -> None:
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
     operator = getpass.getuser()
-    merchants.configure(config.api_keys)
     if config.store_url == configuration.MEMORY:
         status, text = _operate_in_memory(config, options, operator)
     else:
         # The first key may be made before the first gateway starts: it may need one.
         open_store(config, create=options.command == "keys")
-        status, text = asyncio.run(cli.run(options, operator, live=config.bank_url is not None))
+        status, text = asyncio.run(
+            cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None)
+        )
         store.close()
     print(text, file=sys.stderr if status else sys.stdout)
     return status
@@ -78,7 +80,7 @@ def _operate_in_memory(config: Config, options: argparse.Namespace, operator: st
     except OSError:
         if options.command == "keys" and options.keys == "create":  # for API_KEYS
             open_store(config)
-            return asyncio.run(cli.run(options, operator, live=config.bank_url is not None))
+            return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None))
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
 
@@ -88,7 +90,7 @@ def worker() -> AsyncApp:
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host))
+    return create_app(config, merchants=_merchants(config))
 
 
 def _end_with_parent() -> None:
@@ -102,17 +104,17 @@ def _end_with_parent() -> None:
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
     uvicorn_server.allow_connections()
-    _check_who_may_call(config)
+    merchants = _merchants(config)
+    _check_who_may_call(config, merchants)
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
-        announce = partial(banner.announce, config, listener, bank_url, metrics_url)
+        contract = Contract(config.supported_currencies, today_utc, merchants.is_open)
+        announce = partial(banner.announce, config, contract, merchants, listener, bank_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
-            serving = create_app(
-                replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host)
-            )
+            serving = create_app(replace(config, bank_url=bank_url), merchants=merchants)
             try:
-                uvicorn_server.serve(config, serving, listener, partial(_listening, config, port, announce))
+                uvicorn_server.serve(config, serving, listener, partial(_listening, config, merchants, port, announce))
             finally:
                 control_socket.path_for(port).unlink(missing_ok=True)
         else:
@@ -121,13 +123,16 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
             uvicorn_server.serve_workers(config, "run:worker", listener)
 
 
-def _check_who_may_call(config: Config) -> None:
+def _merchants(config: Config) -> Merchants:
+    return Merchants(config.api_keys, may_be_open=uvicorn_server.is_loopback(config.host))
+
+
+def _check_who_may_call(config: Config, merchants: Merchants) -> None:
     """Open the store for a moment, so that what is wrong is said once, and ask it for keys."""
     open_store(config)
-    merchants.configure(config.api_keys)
-    asyncio.run(merchants.refresh())
+    keys = asyncio.run(merchants.list_keys())
     store.close()
-    if merchants.is_open() and not uvicorn_server.is_loopback(config.host):
+    if not keys and not uvicorn_server.is_loopback(config.host):
         sys.exit(
             f"HOST {config.host} can be reached by others, and there are no API keys: make one with "
             "`run.py keys create MERCHANT`, or set API_KEYS, or let HOST be 127.0.0.1"
@@ -166,12 +171,14 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
         yield banner.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 
-async def _listening(config: Config, port: int, announce: Callable[[], None], serving: uvicorn.Server) -> None:
+async def _listening(
+    config: Config, merchants: Merchants, port: int, announce: Callable[[], None], serving: uvicorn.Server
+) -> None:
     """Take the operator's commands on payments in memory, and say that all is ready."""
     if config.store_url == configuration.MEMORY:
         with contextlib.suppress(OSError):  # without them the gateway still does what it is for
             live = config.bank_url is not None
-            serving.servers.append(await control_socket.listen(port, cli.parser(SETTINGS), live=live))
+            serving.servers.append(await control_socket.listen(port, cli.parser(SETTINGS), merchants, live=live))
     announce()
 
 

@@ -1,4 +1,4 @@
-"""What an operator does from the command line: see payments, end those left in doubt, and make keys.
+"""The operator's commands: which there are, and which module runs each.
 
 run.py payments [--status S] [--since T] [--limit N] [--json]
 run.py pending [--json]
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from cli import keys, payments
+from merchants import Merchants
 
 
 class Setting(Protocol):
@@ -29,15 +30,15 @@ class Setting(Protocol):
 
 
 def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
-    """Build the command line; every setting is in its help."""
+    """Build the command line; its help lists every setting."""
     lines = []
     for name, setting in settings.items():
         text = f"{setting.why} ({setting.allowed}; default: {setting.default or 'unset'})"
         lines += textwrap.wrap(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
     top = argparse.ArgumentParser(
         prog="run.py",
-        description="The payment gateway. Without a command it serves, until Ctrl-C or SIGTERM.",
-        epilog="settings, from the environment over .env over the default:\n" + "\n".join(lines),
+        description="The payment gateway. Without a command it serves until Ctrl-C or SIGTERM.",
+        epilog="settings, read from the environment, then .env, then the defaults:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--host", dest="HOST", help="overrides HOST")
@@ -49,12 +50,12 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     return top
 
 
-async def run(options: argparse.Namespace, operator: str, *, live: bool) -> tuple[int, str]:
-    """Do what the options say; returns the exit status and what to show.
+async def run(options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool) -> tuple[int, str]:
+    """Run a command; return its exit status and what to print.
 
-    operator: who does it, for the audit trail
+    operator: who runs it, for the audit trail
     live: whether payments move money
     """
     if options.command == "keys":
-        return await keys.run(options, live=live)
+        return await keys.run(options, merchants, live=live)
     return await payments.run(options, operator)

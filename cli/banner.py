@@ -1,50 +1,64 @@
-"""What is said on standard output when the gateway is ready: where everything is, and what to try."""
+"""The banner: what the gateway prints on standard output when it is ready.
+
+It says where to find the API, the bank, the store and the metrics, and which command to try first.
+"""
 
 import json
 import socket
 import time
 
-import merchants
-from app import today_utc
 from config import Config
 from handlers.contract import Contract
+from merchants import Merchants
 from telemetry import logs
 
 
-def announce(config: Config, listener: socket.socket, bank_url: str, metrics_url: str | None) -> None:
-    """Say it; as JSON if that is how the gateway logs."""
-    contract = Contract(config.supported_currencies, today_utc, merchants.is_open)
-    places = _places(config, listener, contract.base_path, bank_url, metrics_url)
+def announce(  # noqa: PLR0917  # each argument has its own type
+    config: Config,
+    contract: Contract,
+    merchants: Merchants,
+    listener: socket.socket,
+    bank_url: str,
+    metrics_url: str | None,
+) -> None:
+    """Print the banner; as one line of JSON when the gateway logs JSON.
+
+    bank_url: the bank's, or the built-in simulator's when BANK_URL is unset
+    metrics_url: None when METRICS_PORT is unset
+    """
+    facts = _facts(config, contract, merchants, listener, bank_url)
+    if metrics_url is not None:
+        facts["Metrics"] = metrics_url
     if logs.is_json(config.log_format):
         line = {"time": logs.time_of(time.time()), "level": "INFO", "logger": "gateway.ready", "message": "ready"}
-        print(json.dumps(line | {name.lower(): place for name, place in places.items()}), flush=True)
+        print(json.dumps(line | {name.lower(): fact for name, fact in facts.items()}), flush=True)
         return
-    lines = [f"  {name:<7} {place}" for name, place in places.items()]
-    print("\n".join(["Payment gateway", *lines, "", "Try:", f"  {_curl(contract, places['API'])}"]), flush=True)
+    lines = [f"  {name:<7} {fact}" for name, fact in facts.items()]
+    curl = _curl(contract, facts["API"], with_key=not merchants.is_open())
+    print("\n".join(["Payment gateway", *lines, "", "Try:", f"  {curl}"]), flush=True)
 
 
 def url(host: str, port: int, path: str, scheme: str = "http") -> str:
-    """Return a URL at an address that is listened on, as somebody on this machine can open it."""
+    """Return a URL for an address that a process listens on, as a client on this machine can open it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # shown, not bound
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
-def _places(
-    config: Config, listener: socket.socket, base: str, bank_url: str, metrics_url: str | None
+def _facts(
+    config: Config, contract: Contract, merchants: Merchants, listener: socket.socket, bank_url: str
 ) -> dict[str, str]:
     host, port = listener.getsockname()[:2]
     scheme = "https" if config.tls_cert else "http"
-    places = {
-        "API": url(host, port, f"{base}/payments", scheme),
-        "UI": url(host, port, f"{base}/ui/", scheme),
+    return {
+        "API": url(host, port, f"{contract.base_path}/payments", scheme),
+        "UI": url(host, port, f"{contract.base_path}/ui/", scheme),
         "Bank": f"{bank_url} ({'set by BANK_URL' if config.bank_url else 'the built-in simulator: no money moves'})",
         "Store": config.store_url.partition(":")[0],
-        "Keys": "none: open to everybody on this machine" if merchants.is_open() else "needed",
+        "Keys": "none: accepts any caller on this machine" if merchants.is_open() else "required",
     }
-    return places if metrics_url is None else {**places, "Metrics": metrics_url}
 
 
-def _curl(contract: Contract, api: str) -> str:
+def _curl(contract: Contract, api: str, *, with_key: bool) -> str:
     payment = json.dumps(contract.document["components"]["examples"]["Authorized"]["value"])
-    key = "" if merchants.is_open() else " -H 'Authorization: Bearer KEY'"
+    key = " -H 'Authorization: Bearer KEY'" if with_key else ""
     return f"curl -i {api}{key} -H 'Content-Type: application/json' -d '{payment}'"

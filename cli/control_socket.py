@@ -1,8 +1,8 @@
-"""The operator's commands on payments in memory: they are done inside the running gateway.
+"""The control socket: how an operator's command reaches payments in a gateway's memory.
 
-A database is open to `run.py pending` and the like from any process; the gateway's memory is not. So
-a gateway with STORE_URL=memory: listens on a Unix socket that only its own user can open, and the
-commands are sent there.
+Any process can open a database, so the commands do that themselves. The memory of a gateway only the
+gateway can read: with STORE_URL=memory: it listens on a Unix socket that only its own user can open,
+and runs the commands that are sent there.
 """
 
 import argparse
@@ -14,24 +14,27 @@ import tempfile
 from pathlib import Path
 
 import cli
+from merchants import Merchants
 
 
 def path_for(port: int) -> Path:
-    """Return where the gateway on this port listens for commands."""
+    """Return the path of the socket of the gateway on this port."""
     return Path(tempfile.gettempdir()) / f"payment-gateway-{os.getuid()}" / f"{port}.sock"
 
 
-async def listen(port: int, parser: argparse.ArgumentParser, *, live: bool) -> asyncio.Server:
-    """Do the commands that come, until the server is closed.
+async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchants, *, live: bool) -> asyncio.Server:
+    """Run the commands that are sent to the socket, until the server is closed. Raises `OSError`.
 
-    live: whether payments move money, for the prefix of keys
+    port: the port of the gateway
+    live: whether payments move money
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             sent = json.loads(await reader.readline())
-            answer = await cli.run(parser.parse_args(sent["arguments"]), sent["operator"], live=live)
-        except (Exception, SystemExit):  # argparse exits at what it does not know; the gateway must not
+            options = parser.parse_args(sent["arguments"])
+            answer = await cli.run(options, sent["operator"], merchants, live=live)
+        except (Exception, SystemExit):  # argparse exits on unknown arguments; the gateway must go on
             answer = 1, "the gateway does not understand this command"
         writer.write(json.dumps(answer).encode())
         writer.close()
@@ -44,9 +47,10 @@ async def listen(port: int, parser: argparse.ArgumentParser, *, live: bool) -> a
 
 
 def send(port: int, arguments: list[str], operator: str) -> tuple[int, str]:
-    """Have a command done by the gateway on this port; returns the exit status and what to show.
+    """Let the gateway on this port run a command; return the exit status and what to print.
 
-    Raises `OSError` when none runs there.
+    operator: who runs it, for the audit trail
+    Raises `OSError` when no gateway listens there.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path_for(port)))
@@ -57,7 +61,7 @@ def send(port: int, arguments: list[str], operator: str) -> tuple[int, str]:
 
 
 def _check_owner(path: Path) -> None:
-    """Anybody may make a folder of this name where temporary files are."""
+    # Any user can create a folder with this name in the folder of temporary files.
     folder = path.parent.stat()
     if folder.st_uid != os.getuid() or folder.st_mode & 0o077:
-        raise PermissionError(f"{path.parent} is not this user's own")
+        raise PermissionError(f"{path.parent} does not belong to this user alone")

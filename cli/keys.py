@@ -1,73 +1,71 @@
-"""The operator's commands on API keys: create, list and revoke."""
+"""The `keys` commands: how an operator creates, lists and revokes API keys."""
 
 import argparse
 import json
 import re
 from typing import Any
 
-import merchants
 import store
 from cli import table
+from config import MERCHANT_NAME
+from merchants import LIVE_PREFIX, REFRESH_S, TEST_PREFIX, Merchants
 from store import ApiKey
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
-    on_keys = commands.add_parser("keys", help="make, list and revoke merchants' API keys")
-    what = on_keys.add_subparsers(dest="keys", metavar="create|list|revoke", required=True)
-    making = what.add_parser("create", help="make a key for a merchant and show it, for the only time")
-    making.add_argument("merchant", type=_merchant)
-    kind = making.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--live", action="store_const", dest="prefix", const=merchants.LIVE, help=f"begin it {merchants.LIVE}"
-    )
-    kind.add_argument(
-        "--test", action="store_const", dest="prefix", const=merchants.TEST, help=f"begin it {merchants.TEST}"
-    )
-    listing = what.add_parser("list", help="list keys: whose, since when, last used, revoked")
-    revoking = what.add_parser("revoke", help="let nobody in with a key any more")
-    revoking.add_argument("id", help="as `keys list` shows it")
-    for command in (making, listing):
-        command.add_argument("--json", action="store_true", help="as JSON")
+    keys = commands.add_parser("keys", help="create, list and revoke merchants' API keys")
+    actions = keys.add_subparsers(dest="keys", metavar="create|list|revoke", required=True)
+    create = actions.add_parser("create", help="create a key for a merchant and show it, once")
+    create.add_argument("merchant", type=_merchant)
+    prefix = create.add_mutually_exclusive_group()
+    for option, value in (("--live", LIVE_PREFIX), ("--test", TEST_PREFIX)):
+        prefix.add_argument(
+            option, action="store_const", dest="prefix", const=value, help=f"create a key that starts with {value}"
+        )
+    show = actions.add_parser("list", help="list keys with their merchant, creation, last use and revocation")
+    revoke = actions.add_parser("revoke", help="revoke a key")
+    revoke.add_argument("id", help="the key ID that `keys list` shows")
+    for command in (create, show):
+        command.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(options: argparse.Namespace, *, live: bool) -> tuple[int, str]:
-    """Do what the options say; returns the exit status and what to show.
+async def run(options: argparse.Namespace, merchants: Merchants, *, live: bool) -> tuple[int, str]:
+    """Run a command; return its exit status and what to print.
 
-    live: whether payments move money; then keys are live ones, unless the options say otherwise
+    live: whether payments move money; then a new key is a live one, unless the options say otherwise
     """
     match options.keys:
         case "create":
-            key, kept = await merchants.create(
-                options.merchant, options.prefix or (merchants.LIVE if live else merchants.TEST)
-            )
-            return 0, _created(key, kept, as_json=options.json)
+            prefix = options.prefix or (LIVE_PREFIX if live else TEST_PREFIX)
+            key, record = await merchants.create_key(options.merchant, prefix)
+            return 0, _created(key, record, as_json=options.json)
         case "list":
-            return 0, table.rows([_key(key) for key in await merchants.known()], as_json=options.json)
+            rows = [_row(key, configured=merchants.is_configured(key.id)) for key in await merchants.list_keys()]
+            return 0, table.render(rows, as_json=options.json)
         case _:
-            return await _revoke(options.id)
+            return await _revoke(options.id, merchants)
 
 
-async def _revoke(key_id: str) -> tuple[int, str]:
+async def _revoke(key_id: str, merchants: Merchants) -> tuple[int, str]:
     if merchants.is_configured(key_id):
-        return 1, f"{key_id} stands in API_KEYS: take it out there, and start the gateway again"
-    if not await merchants.revoke(key_id):
-        return 1, f"there is no good key {key_id}"
-    return 0, f"{key_id} revoked; every gateway on this store takes it no more within {merchants.REFRESH_S:g} s"
+        return 1, f"{key_id} is in API_KEYS: remove it there and restart the gateway"
+    if not await merchants.revoke_key(key_id):
+        return 1, f"no valid key has the ID {key_id}"
+    return 0, f"{key_id} is revoked; every gateway on this store rejects it within {REFRESH_S:g} s"
 
 
-def _created(key: str, kept: ApiKey, *, as_json: bool) -> str:
-    entry = f"{kept.merchant}:{kept.digest}"
+def _created(key: str, record: ApiKey, *, as_json: bool) -> str:
+    entry = f"{record.merchant}:{record.digest}"
     if as_json:
-        return json.dumps({"key": key, "id": kept.id, "merchant": kept.merchant, "api_keys_entry": entry}, indent=2)
-    lines = [key, f"This is key {kept.id} of {kept.merchant}; it is not shown again."]
+        return json.dumps({"key": key, "id": record.id, "merchant": record.merchant, "api_keys_entry": entry}, indent=2)
+    lines = [key, f"This is key {record.id} of {record.merchant}. It is not shown again."]
     if not store.is_lasting():
-        lines.append(f"Nothing keeps it, the store is memory; a gateway takes it with API_KEYS={entry}")
+        lines.append(f"The store is memory and does not keep the key. To use it, set API_KEYS={entry}")
     return "\n".join(lines)
 
 
-def _key(key: ApiKey) -> dict[str, Any]:
-    configured = merchants.is_configured(key.id)
+def _row(key: ApiKey, *, configured: bool) -> dict[str, Any]:
     return {
         "id": key.id,
         "merchant": key.merchant,
@@ -79,6 +77,8 @@ def _key(key: ApiKey) -> dict[str, Any]:
 
 
 def _merchant(text: str) -> str:
-    if not re.fullmatch(merchants.MERCHANT_PATTERN, text):
-        raise argparse.ArgumentTypeError("a letter and up to 63 letters, digits or any of ._- are wanted")
+    if not re.fullmatch(MERCHANT_NAME, text):
+        raise argparse.ArgumentTypeError(
+            "not a merchant name; allowed: 1 to 64 letters, digits and any of ._- starting with a letter"
+        )
     return text

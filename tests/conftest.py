@@ -7,7 +7,6 @@ import pytest
 import trustme
 
 import bank
-import merchants
 import store
 from tests import postgres
 from tests.support import Gateway, store_url
@@ -19,7 +18,6 @@ def nothing_left_behind() -> Iterator[None]:
     yield
     bank.close()
     store.close()
-    merchants.configure({})
 
 
 @pytest.fixture(scope="session")

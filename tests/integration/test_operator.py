@@ -65,7 +65,7 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
         assert (change["from"], change["to"], change["note"]) == ("PENDING", "AUTHORIZED", "bank statement 12 May")
 
         again = command(database_url, "settle", payment["id"], "declined", "--note", "no")
-        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is AUTHORIZED already\n")
+        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is already AUTHORIZED\n")
         unknown = str(uuid.uuid4())
         none = command(database_url, "settle", unknown, "declined", "--note", "no")
         assert (none.returncode, none.stderr) == (1, f"there is no payment {unknown}\n")
@@ -80,7 +80,10 @@ def test_a_payment_at_work_is_not_in_doubt(database_url: str) -> None:
         wait_until(lambda: json.loads(command(database_url, "payments", "--json").stdout))
         (payment,) = json.loads(command(database_url, "payments", "--json").stdout)
         early = command(database_url, "settle", payment["id"], "declined", "--note", "too early")
-        assert (early.returncode, early.stderr) == (1, f"{payment['id']} is still at work: try again in a while\n")
+        assert (early.returncode, early.stderr) == (
+            1,
+            f"a request for {payment['id']} is still running: try again later\n",
+        )
         assert command(database_url, "pending").stdout == "none\n"
         gateway.process.kill()  # it would be at work for a minute
         with pytest.raises(requests.ConnectionError):
@@ -102,7 +105,7 @@ def test_the_commands_reach_payments_in_memory() -> None:
         assert gateway.find(payment["id"]).json()["status"] == "DECLINED"
         assert json.loads(in_memory("history", payment["id"], "--json").stdout)[0]["note"] == "asked the bank"
         again = in_memory("settle", payment["id"], "authorized", "--note", "no")
-        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is DECLINED already\n")
+        assert (again.returncode, again.stderr) == (1, f"{payment['id']} is already DECLINED\n")
     assert not control_socket.path_for(int(port)).exists()
     gone = in_memory("pending")
     assert (gone.returncode, gone.stderr) == (1, f"no gateway with payments in memory runs on PORT {port}\n")
