@@ -335,6 +335,20 @@ def test_chunked_replies_and_kept_connections_work() -> None:
     assert len(connections) == 1
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_reply_that_ends_the_connection_is_read(version: str) -> None:
+    """Its body has no length and comes after http.client closed its own end of the connection."""
+
+    def script(connection: socket.socket) -> None:
+        connection.sendall(f"HTTP/{version} 200 OK\r\nConnection: close\r\n\r\n".encode())
+        time.sleep(0.1)  # the body is not in the packet of the head
+        connection.sendall(b'{"authorized": true}')
+        connection.close()
+
+    with scripted_bank(script) as bank:
+        assert outcome(client(bank.url)) is True
+
+
 def test_closing_ends_kept_connections() -> None:
     """A client that is closed leaves no connection open at the bank."""
     ended = threading.Event()
