@@ -19,8 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-import strict_json
-from bank import deadline, waiting
+from bank import deadline, strict_json, waiting
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
 from bank.interface import AuthorizationRequest
 from telemetry import metrics

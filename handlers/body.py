@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive
 from werkzeug.http import parse_options_header
 
-import strict_json
+from bank import strict_json
 from handlers.contract import Operation
 from handlers.problems import Code, Problem
 
