@@ -157,7 +157,7 @@ def longest_s() -> float:
 
 
 def circuit_open() -> bool:
-    """Return whether the circuit breaker refuses calls at the moment."""
+    """Return whether the circuit to the bank is open or half-open."""
     return _current().breaker.is_open()
 
 

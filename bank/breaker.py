@@ -1,9 +1,11 @@
-"""A circuit breaker: a bank that can't be reached costs milliseconds, not timeouts.
+"""A circuit breaker: while the bank cannot be reached, a payment fails in milliseconds instead of after a timeout.
 
-After `failures` calls in a row that were `NotReached` the bank is left alone for `open_s` seconds; then
-one call is let through, and how it ends decides. Declines, refusals and answers that never came are no
-failures of the connection. Counts and states are pybreaker's; that a half-open breaker lets no more
-than one call through is added here. Everything runs on the event loop's thread.
+After a number of calls in a row that raised `NotReached`, the circuit opens and calls are refused. After some seconds
+it is half-open: one call is let through. If that call is not reached either, the circuit opens again; any other
+outcome closes it. Declines, refusals and missing answers are not failures, because the bank was reached.
+
+pybreaker counts and keeps the state. This module adds that a half-open circuit lets only one call through.
+Everything runs on the event loop's thread.
 """
 
 import logging
@@ -22,7 +24,11 @@ _METRIC: Final = {pybreaker.STATE_CLOSED: 0, pybreaker.STATE_HALF_OPEN: 1, pybre
 
 
 class Breaker:
-    """The breaker of one bank, in this process."""
+    """The circuit breaker of one bank in this process.
+
+    failures: calls in a row that raise `NotReached` before the circuit opens
+    open_s: seconds until an open circuit lets one call through
+    """
 
     def __init__(self, failures: int, open_s: float) -> None:
         self._breaker = pybreaker.CircuitBreaker(
@@ -35,22 +41,22 @@ class Breaker:
         metrics.BREAKER_STATE.set(_METRIC[self._breaker.current_state])
 
     def is_open(self) -> bool:
-        """Whether calls are refused; those beside the one that tries the bank are, too."""
+        """Return whether the circuit is open or half-open."""
         return self._breaker.current_state != pybreaker.STATE_CLOSED
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Make one call, whose outcome counts. Raises `NotReached` instead while the bank is left alone."""
+        """Make one call, whose outcome counts. Raises `NotReached` without the call while the circuit is open."""
         if self._breaker.current_state == pybreaker.STATE_HALF_OPEN:
-            raise NotReached("the bank is left alone while one call tries it")
+            raise NotReached("the circuit is half-open, and another call is testing the bank")
         try:
             with self._breaker.calling():
                 yield
         except pybreaker.CircuitBreakerError:
-            raise NotReached("the bank is left alone, it could not be reached") from None
+            raise NotReached("the circuit is open, the bank could not be reached") from None
 
 
 class _Listener(pybreaker.CircuitBreakerListener):
     def state_change(self, _breaker: Any, old: Any, new: Any) -> None:
         metrics.BREAKER_STATE.set(_METRIC[new.name])
-        log.warning("the breaker is %s, it was %s", new.name, old.name if old else "-")
+        log.warning("circuit breaker is %s, was %s", new.name, old.name if old else "-")

@@ -195,7 +195,7 @@ def test_a_dead_bank_costs_milliseconds_after_a_few_failures() -> None:
         assert {answer.json()["code"] for answer in refused} == {"bank_unavailable"}
         assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
         assert time.monotonic() - started < 0.9, "ten without a try, before the next is due"
-        wait_until(lambda: gateway.log.count("left alone, it could not be reached") >= 9)
+        wait_until(lambda: gateway.log.count("the circuit is open") >= 9)
         simulator = Simulator(port=port)
         simulator.start()
         wait_until(lambda: gateway.pay().status_code == 201, 5)

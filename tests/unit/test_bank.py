@@ -1,8 +1,12 @@
-"""The bank package: which URLs it accepts."""
+"""The bank package: which URLs it accepts, and how many calls it makes at once."""
 
+import asyncio
+import time
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 import bank
 from config import ConfigError
@@ -58,3 +62,103 @@ def test_a_url_of_a_bank_is_accepted(url: str) -> None:
     """The scheme in either case, with or without port and path."""
     bank.configure(url, **OPTIONS)
     assert not bank.circuit_open()
+
+
+class Acquirer:
+    """A bank whose calls end when `answer` is set; `begun` counts those that began."""
+
+    def __init__(self) -> None:
+        self.answer = asyncio.Event()
+        self.begun = asyncio.Semaphore(0)
+        self.calls = 0
+        self.closed = 0
+
+    async def authorize(self, _request: bank.AuthorizationRequest) -> bool:
+        return bool(await self.look_up(uuid4()))
+
+    async def look_up(self, _payment_id: UUID) -> bool | None:
+        self.calls += 1
+        self.begun.release()
+        await self.answer.wait()
+        return True
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Acquirer:
+    """Register a further bank in one line, and choose it by its scheme."""
+    acquirer = Acquirer()
+    monkeypatch.setitem(bank.BANKS, "further", lambda _url, **_options: acquirer)
+    bank.configure("further://bank", **{**OPTIONS, **options})
+    return acquirer
+
+
+def request() -> bank.AuthorizationRequest:
+    return bank.AuthorizationRequest(
+        payment_id=uuid4(),
+        card_number="2222405343248877",
+        expiry_month=4,
+        expiry_year=2030,
+        currency="GBP",
+        amount=100,
+        cvv="123",
+        trace={},
+        answer_by=time.monotonic() + 60,
+    )
+
+
+def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for `connect_timeout_s` and raises Overloaded, a kind of NotReached; look-ups take slots, too."""
+    acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=0.2)
+
+    async def three_calls() -> list[bool | BaseException | None]:
+        first, second = asyncio.create_task(bank.authorize(request())), asyncio.create_task(bank.look_up(uuid4()))
+        for _ in range(2):
+            await acquirer.begun.acquire()
+        started = time.monotonic()
+        third = await asyncio.gather(bank.authorize(request()), return_exceptions=True)
+        assert time.monotonic() - started > 0.15
+        acquirer.answer.set()
+        return [await first, await second, *third]
+
+    shed = REGISTRY.get_sample_value("payment_gateway_shed_total") or 0
+    *answered, refused = asyncio.run(three_calls())
+    assert answered == [True, True]
+    assert isinstance(refused, bank.Overloaded)
+    assert isinstance(refused, bank.NotReached)
+    assert acquirer.calls == 2
+    assert REGISTRY.get_sample_value("payment_gateway_shed_total") == shed + 1
+
+
+def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many calls as there are slots are under way, and all of them are made in the end."""
+    acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=10)
+
+    async def five_calls() -> list[bool]:
+        calls = [asyncio.create_task(bank.authorize(request())) for _ in range(5)]
+        for _ in range(2):
+            await acquirer.begun.acquire()
+        assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 2
+        acquirer.answer.set()
+        return await asyncio.gather(*calls)
+
+    assert asyncio.run(five_calls()) == [True] * 5
+    assert acquirer.calls == 5
+    assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 0
+
+
+def test_configuring_again_closes_the_bank_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And closing twice closes once."""
+    first = use(monkeypatch)
+    second = use(monkeypatch)
+    assert (first.closed, second.closed) == (1, 0)
+    bank.close()
+    bank.close()
+    assert (first.closed, second.closed) == (1, 1)
+
+
+def test_the_longest_call_waits_for_a_slot_and_for_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers derive from it until when a request may still reach the bank."""
+    use(monkeypatch, connect_timeout_s=0.5, timeout_s=3)
+    assert bank.longest_s() == 3.5
