@@ -1,9 +1,11 @@
-"""The acquiring bank over HTTP: its protocol, and what each of its answers means.
+"""The acquiring bank over HTTP: its protocol, and the meaning of each of its answers.
 
-The protocol and the table of answers are in README.md. What this module guarantees is that money
-that may have moved is never reported as anything but `NoAnswer`, that only what certainly did not
-happen is tried again, and that no exception carries the request: those of `requests` do, card
-number and all, so none of them leaves this module, not even as a `__context__`.
+This module guarantees three things:
+
+* When money may have moved, the outcome is `NoAnswer` and nothing else.
+* Only a request that the bank certainly did not process is sent again.
+* No exception holds the request. Exceptions of `requests` hold it, card number included, so none of them leaves
+  this module, not even as a `__context__`.
 """
 
 import asyncio
@@ -28,12 +30,12 @@ R = TypeVar("R")
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 
-# Threads that make connections, which is done in a millisecond or, in TLS, a few. When the bank hangs in it, those
-# that wait for a thread wait for BANK_CONNECT_TIMEOUT_S, as those that have one.
-CONNECTING: Final = 32
+# Threads that connect, which takes a few milliseconds. When connecting hangs, a call that waits for a thread ends
+# after BANK_CONNECT_TIMEOUT_S as well.
+CONNECT_THREADS: Final = 32
 
-# The first retry is immediate; before the second and later ones 0.2 s, 0.4 s, ... up to 1 s, plus
-# up to 0.1 s of jitter, so that gateways that lost the bank together do not come back together.
+# The first retry is immediate. Before the second and later ones the wait is 0.2 s, 0.4 s, ... up to 1 s, plus up to
+# 0.1 s of jitter, so that gateways that lost the bank at the same time do not return at the same time.
 BACKOFF_FACTOR_S: Final = 0.1
 BACKOFF_MAX_S: Final = 1.0
 BACKOFF_JITTER_S: Final = 0.1
@@ -62,41 +64,41 @@ class AcquiringBank:
         self._url = url.rstrip("/") + "/payments"
         self._connect_timeout_s = connect_timeout_s
         self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(CONNECTING, thread_name_prefix="bank")
+        self._threads = ThreadPoolExecutor(CONNECT_THREADS, thread_name_prefix="bank")
         self._verify, self._cert = ca_file or True, client_cert
-        # Without a session: its cookies and what it takes from the environment (proxies, .netrc, CA bundles) are
-        # not wanted, and one request is prepared for all of them.
+        # No session: it would keep cookies, and take proxies, .netrc and CA bundles from the environment.
         self._adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
         self._post = requests.Request("POST", self._url).prepare()
 
     async def authorize(self, request: AuthorizationRequest) -> bool:
-        """Ask the bank to authorize the payment; True when it did, False when it declined.
+        """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
 
-        Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused`, `NoAnswer`.
+        Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused` or `NoAnswer`.
         """
         seconds = min(self._timeout_s, request.answer_by - time.monotonic())
         return await waiting.run(lambda: self._guarded(seconds, lambda: self._authorize(request)))
 
     async def look_up(self, payment_id: UUID) -> bool | None:
-        """Ask what became of a payment. The built-in simulator answers; the official one does not.
+        """Ask the bank for the outcome of a payment, as the built-in simulator offers it.
 
-        Whatever is not exactly an answer about this payment is `NoLookUp`: a 404, say, may as well
-        come from a server that has no look-up, and "never heard of it" ends a payment as declined.
+        Raises `NoLookUp` for every reply that is not about this payment. A 404, for example, can come from a server
+        without look-up, and must not be read as "unknown", which ends a payment as declined.
         """
         return await waiting.run(lambda: self._guarded(self._timeout_s, lambda: self._look_up(payment_id)))
 
     def close(self) -> None:
-        """Close the pooled connections; those that are just being made end with BANK_CONNECT_TIMEOUT_S."""
+        """Close the pooled connections; wait up to BANK_CONNECT_TIMEOUT_S for those being made."""
         self._threads.shutdown()
         self._adapter.close()
 
     def _authorize(self, request: AuthorizationRequest) -> bool:
-        # The payment's id, so that a bank that knows the header never authorizes it twice.
+        # A bank that supports Idempotency-Key never authorizes the same payment twice.
         identity = {"Idempotency-Key": str(request.payment_id), **request.trace}
         body = json.dumps(_protocol(request)).encode()
-        of_body = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        content = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         post = copy.copy(self._post)
-        post.headers = {**_HEADERS, **of_body, **identity}  # type: ignore[assignment]  # faster, and all that is needed
+        # HTTPAdapter needs a mapping; a dict costs less than requests' case-insensitive one.
+        post.headers = {**_HEADERS, **content, **identity}  # type: ignore[assignment]
         post.body = body
         with self._send(post) as response:
             status = response.status_code
@@ -120,38 +122,38 @@ class AcquiringBank:
             raise NoLookUp("this bank offers no look-up")
         known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
         if reply.get("status") not in known:
-            raise NoAnswer("the bank's reply can't be read")
+            raise NoAnswer("the bank's reply is not readable")
         return known[reply["status"]]
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         return self._adapter.send(
             request,
             timeout=(self._connect_timeout_s, self._timeout_s),
-            stream=True,  # the body is read by _read, no more of it than is allowed
+            stream=True,  # _read limits the size of the body
             verify=self._verify,
             cert=self._cert,
         )
 
     def _guarded(self, seconds: float, call: Callable[[], R]) -> R:
-        """Make a call within `seconds`; whatever it raises becomes a `BankError` that holds nothing of it."""
+        """Make a call within `seconds`; turn every exception into a `BankError` without the original's text."""
         deadline.start(seconds, self._threads)
         try:
             return call()
         except BankError as error:
             outcome = error
-        except Exception as error:  # whatever it was: what counts is whether anything was sent
+        except Exception as error:  # the kind does not matter: what counts is whether anything was sent
             kind = type(error).__name__
             outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
         raise outcome.with_traceback(None)  # outside the except block: no __context__
 
 
 class _Adapter(HTTPAdapter):
-    """requests' own, for one bank: which connections to take is looked up once."""
+    """An adapter for one bank, which finds its connection pool once instead of for each request."""
 
     _pool: Any = None
 
     def init_poolmanager(self, connections: int, maxsize: int, *args: Any, **kwargs: Any) -> None:
-        del args  # `block`: a call that finds no pooled connection opens one; BANK_CONCURRENCY bounds them
+        del args  # `block`: a call that finds no free connection opens one; BANK_CONCURRENCY limits their number
         self.poolmanager = deadline.DeadlinePools(num_pools=connections, maxsize=maxsize, **kwargs)
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
@@ -166,12 +168,12 @@ class _Adapter(HTTPAdapter):
 
 
 class _Retry(Retry):
-    """urllib3's, which waits as bank/waiting.py does, and counted.
+    """Retries that wait on the event loop and are counted.
 
-    `increment` is called before each further attempt, and raises when there is none.
+    urllib3 calls `increment` before each further attempt; it raises when no attempt is left.
     """
 
-    def sleep(self, response: object = None) -> None:  # noqa: ARG002  # what the bank says of Retry-After is ignored
+    def sleep(self, response: object = None) -> None:  # noqa: ARG002  # the bank's Retry-After is ignored
         waiting.wait(asyncio.sleep(min(self.get_backoff_time(), deadline.left_s())))
 
     def increment(self, *args: Any, **kwargs: Any) -> Self:
@@ -181,7 +183,7 @@ class _Retry(Retry):
 
 
 def _retry(retries: int) -> Retry:
-    """Retry what certainly did not happen: no connection, or a 503. Everything else is raised."""
+    """Retry only when the bank certainly did not process the request: no connection, or a 503."""
     return _Retry(
         total=retries,
         connect=retries,
@@ -192,7 +194,7 @@ def _retry(retries: int) -> Retry:
         other=0,
         redirect=False,
         raise_on_status=False,
-        respect_retry_after_header=False,  # the merchant is waiting, and gets a Retry-After from us
+        respect_retry_after_header=False,  # the merchant is waiting
         backoff_factor=BACKOFF_FACTOR_S,
         backoff_max=BACKOFF_MAX_S,
         backoff_jitter=BACKOFF_JITTER_S,
@@ -221,7 +223,7 @@ def _read(response: requests.Response) -> bytes:
 def _authorized(body: bytes) -> bool:
     reply = _json(body)
     if not isinstance(reply, dict) or not isinstance(reply.get("authorized"), bool):
-        raise NoAnswer("the bank's reply can't be read")
+        raise NoAnswer("the bank's reply is not readable")
     authorized: bool = reply["authorized"]
     return authorized
 

@@ -1,19 +1,19 @@
-"""What can go wrong between the gateway and a bank: one class per thing the caller does differently.
+"""What can go wrong between the gateway and a bank: one class for each reaction of the caller.
 
     BankError
-    ├── NotReached   money certainly has not moved; asking again later is safe
-    │   └── Overloaded   likewise; it was not even tried, there are too many payments already
-    ├── Refused      money certainly has not moved; the bank faults our call, asking again is useless
-    ├── NoAnswer     money may have moved; never call it declined, never ask again blindly
-    └── NoLookUp     the bank can't be asked what became of a payment; a person has to find out
+    ├── NotReached      money has not moved; sending the request again later is safe
+    │   └── Overloaded  no slot for a call was free in time, so nothing was sent
+    ├── Refused         money has not moved; the bank rejected our request, and sending it again is useless
+    ├── NoAnswer        money may have moved; never report a decline, never send the request again blindly
+    └── NoLookUp        the bank cannot be asked for the outcome of a payment; an operator has to find out
 
-A decline is no error but a value. Messages are the gateway's own words: nothing that the bank said
-and nothing that the merchant sent, so they can be logged as they are.
+A decline is not an error but a value. Messages are the gateway's own words. They hold nothing that the bank or the
+merchant sent, so they can be logged.
 """
 
 
 class BankError(Exception):
-    """The bank gave neither an authorization nor a decline."""
+    """The bank neither authorized nor declined."""
 
 
 class NotReached(BankError):
@@ -21,11 +21,11 @@ class NotReached(BankError):
 
 
 class Overloaded(NotReached):
-    """More payments are under way than may be at the bank at once and wait for it."""
+    """Too many payments are under way."""
 
 
 class Refused(BankError):
-    """The bank answered 4xx: the request that the gateway made is at fault."""
+    """The bank answered 4xx: the request that the gateway made is wrong."""
 
 
 class NoAnswer(BankError):
@@ -33,4 +33,4 @@ class NoAnswer(BankError):
 
 
 class NoLookUp(BankError):
-    """The bank does not offer to look payments up."""
+    """The bank offers no look-up of payments."""

@@ -1,4 +1,4 @@
-"""What a bank is to the gateway: something that can be asked to authorize a payment."""
+"""What the gateway expects of a bank: that it authorizes payments and may be asked for their outcome."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRequest:
-    """A payment that a bank is asked to authorize. Its repr shows neither card number nor CVV.
+    """A payment for a bank to authorize. Its repr shows neither card number nor CVV.
 
-    payment_id: the gateway's own id for the payment
+    payment_id: the gateway's id for the payment
     card_number: 14 to 19 digits
-    expiry_month, expiry_year: 1 to 12, four digits
+    expiry_month, expiry_year: 1 to 12; four digits
     currency: ISO 4217 code
-    amount: in the currency's minor unit
+    amount: in minor units
     cvv: 3 or 4 digits
-    trace: headers that say which request this is
-    answer_by: when, on `time.monotonic()`'s clock, the bank must have answered; later it must not be asked
+    trace: headers that identify the request (X-Request-ID, traceparent)
+    answer_by: time of `time.monotonic()` by which the bank must have answered; the request is not sent later
     """
 
     payment_id: UUID
@@ -32,23 +32,27 @@ class AuthorizationRequest:
 
 
 class Bank(Protocol):
-    """One acquiring bank. Its methods run on the event loop, and are called again while others wait."""
+    """One acquiring bank.
+
+    Its methods run on the event loop, many of them at the same time. A library that blocks goes into
+    `asyncio.to_thread`.
+    """
 
     async def authorize(self, request: AuthorizationRequest) -> bool:
-        """Ask the bank to authorize the payment; True when it did, False when it declined.
+        """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
 
         Raises `NotReached`, `Refused` or `NoAnswer` (bank/errors.py), and nothing else.
         """
 
     async def look_up(self, payment_id: UUID) -> bool | None:
-        """Ask what became of a payment: True authorized, False declined, None never heard of it.
+        """Ask for the outcome of a payment; return True for authorized, False for declined, None for unknown.
 
-        None ends a payment as declined, so it is a promise too: having said so, the bank never
-        authorizes this payment, though a request for it should still arrive.
+        None ends a payment as declined. A bank that returns it promises never to authorize this payment, even if a
+        request for it arrives later.
 
-        Raises `NoLookUp` when the bank can't be asked that at all, and `BankError` when it should be
-        asked again later.
+        Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again
+        later.
         """
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the bank's connections."""

@@ -1,10 +1,8 @@
-"""How HTTP code that blocks waits on the event loop without blocking it: in a greenlet.
+"""Wait on the event loop inside code that is not asynchronous, such as `requests`.
 
-`requests` knows nothing of asyncio. In a thread of its own each call handed the interpreter's lock to
-the event loop and back at every read, write and poll: of the 4 ms of CPU that a payment took with 64 of
-them, a third. Here a call runs on the event loop's thread; where it would wait, the greenlet it runs
-in is left, and the loop comes back to it when there is something to go on with. A call that waits costs
-memory and no thread.
+A call runs in a greenlet on the event loop's thread. Where it would block, it switches back to the event loop, which
+resumes it when the socket is ready. A waiting call costs memory and no thread.
+docs/decisions/requests-on-the-event-loop.md gives the reasons.
 """
 
 import asyncio
@@ -19,12 +17,12 @@ R = TypeVar("R")
 
 
 async def run(call: Callable[[], R]) -> R:
-    """Make a call in which `wait` and `until_ready` may be called, and return what it returns.
+    """Make a call that may use `wait` and `until_ready`, and return its result.
 
-    A task that is cancelled meanwhile raises `asyncio.CancelledError` inside the call, where it waits.
+    When the task is cancelled, the call raises `asyncio.CancelledError` where it waits.
     """
     caller = greenlet(call)
-    caller.gr_context = getcurrent().gr_context  # the same context variables
+    caller.gr_context = getcurrent().gr_context  # the call sees the task's context variables
     result: Any = caller.switch()
     while not caller.dead:
         try:
@@ -38,18 +36,18 @@ async def run(call: Callable[[], R]) -> R:
 
 
 def wait(awaitable: Awaitable[R]) -> R:
-    """Wait for something on the event loop, inside of `run`."""
+    """Wait for `awaitable` on the event loop; callable only inside `run`."""
     caller = getcurrent().parent
-    assert caller is not None, "waiting.run() comes first"
+    assert caller is not None, "call waiting.run() first"
     result: R = caller.switch(awaitable)
     return result
 
 
 def until_ready(sock: socket.socket, seconds: float, *, to_read: bool) -> None:
-    """Wait until there is something to read, or room to write. Raises `TimeoutError` after `seconds`."""
+    """Wait until a read or a write would not block. Raises `TimeoutError` after `seconds`."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[bool] = loop.create_future()
-    timer = loop.call_later(seconds, _set, ready, False)  # noqa: FBT003  # its arguments have no names
+    timer = loop.call_later(seconds, _set, ready, False)  # noqa: FBT003  # call_later takes no keywords
     watch, forget = (loop.add_reader, loop.remove_reader) if to_read else (loop.add_writer, loop.remove_writer)
     watch(sock, _set, ready, True)  # noqa: FBT003
     try:
