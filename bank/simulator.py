@@ -1,13 +1,12 @@
-"""The built-in bank: a real HTTP server with the published test-card rules. No money moves.
+"""The built-in bank simulator: an HTTP server with the published rules for test cards. No money moves.
 
     python -m bank.simulator --port 8080 [--latency 0.05]
 
-A card that ends in 1, 3, 5, 7 or 9 is authorized, in 2, 4, 6 or 8 declined, in 0 the bank is
-unavailable; a request without all five fields, or with anything else for a card number, is a 400.
-On top of these rules the whole numbers in `MISBEHAVIOUR` make every other kind of answer happen.
+The last digit of the card number decides: 1, 3, 5, 7 and 9 are authorized, 2, 4, 6 and 8 declined, and 0 is
+answered 503. A request without all five fields, or with another last character, is answered 400. Beyond these rules,
+the card numbers in `_instead` and `_afterwards` produce every other kind of answer, and a payment can be looked up.
 
-A plain Flask app under uvicorn, with a pool of threads so large that calls which hang on purpose
-do not hold up the others.
+It is a Flask app under uvicorn. Its thread pool is so large that calls which hang on purpose do not delay others.
 """
 
 import argparse
@@ -28,14 +27,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 FIELDS: Final = ("card_number", "expiry_date", "currency", "amount", "cvv")
 
 SLOW_S: Final = 2.0
-NEVER_S: Final = 400.0  # longer than the largest BANK_TIMEOUT_S, 300
+SILENT_S: Final = 400.0  # longer than the largest BANK_TIMEOUT_S, 300 s
 THREADS: Final = 512
 
 
 class Simulator:
-    """A simulator that listens on `url` once made; port 0 takes a free one.
+    """A simulator that listens on `url` as soon as it is created.
 
-    Raises `OSError` when the port is taken. Every answer takes `latency_s` longer than it need.
+    host, port: the address to listen on; port 0 takes a free one
+    latency_s: seconds to wait after each decision
+
+    Raises `OSError` when it cannot listen there.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0) -> None:
@@ -43,7 +45,7 @@ class Simulator:
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
         self._stopping = threading.Event()
         flask_app = _create_app(latency_s, self._stopping.wait)
-        app = WSGIMiddleware(flask_app, workers=THREADS)  # type: ignore[arg-type]  # its own idea of WSGI
+        app = WSGIMiddleware(flask_app, workers=THREADS)  # type: ignore[arg-type]  # it declares its own WSGI types
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
@@ -52,43 +54,43 @@ class Simulator:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
-                timeout_keep_alive=75,  # seconds; longer than a pooled connection is likely to idle
+                timeout_keep_alive=75,  # seconds; longer than a pooled connection is usually idle
                 timeout_graceful_shutdown=1,
             )
         )
         self._thread = threading.Thread(target=self.run, name="bank simulator", daemon=True)
 
     def run(self) -> None:
-        """Serve in this thread until stopped, or until a signal in the main thread."""
+        """Serve in this thread until `stop()`, or in the main thread until a signal."""
         try:
             self._server.run(sockets=[self._listener])
         finally:
             self._stopping.set()
 
     def start(self) -> None:
-        """Serve in a thread of its own."""
+        """Serve in a new thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving; calls that hang on purpose end at once."""
+        """Stop serving, and end calls that hang on purpose at once."""
         self._stopping.set()
         self._server.should_exit = True
         self._thread.join()
 
 
-# What stands in the ledger for a payment that was asked about before it was heard of.
-NEVER: Final[dict[str, Any]] = {"authorized": False, "authorization_code": "", "amount": None, "currency": None}
+# The ledger's entry for a payment that was looked up before any request for it arrived. It is never authorized.
+UNKNOWN: Final[dict[str, Any]] = {"authorized": False, "authorization_code": "", "amount": None, "currency": None}
 
 
 class _Ledger:
-    """What the bank decided, by payment id; a request without an id is decided and forgotten."""
+    """The bank's decisions by payment id. A decision about a request without an id is not kept."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._decided: dict[str, dict[str, Any]] = {}
 
     def decide(self, payment_id: str | None, payment: dict[str, Any], *, authorized: bool) -> dict[str, Any]:
-        """Return the first decision about this id, however often it is asked."""
+        """Return the decision about a payment; the first one counts, however often the request comes."""
         decision = {"authorized": authorized, "authorization_code": str(uuid4()) if authorized else ""}
         if payment_id is None:
             return decision
@@ -98,10 +100,10 @@ class _Ledger:
         return {name: kept[name] for name in decision}
 
     def find(self, payment_id: str) -> str:
-        """Say what was decided; of what was not heard of, that it never will be authorized."""
+        """Return the outcome of a payment. An unknown payment is declined if it arrives later."""
         with self._lock:
-            kept = self._decided.setdefault(payment_id, NEVER)
-        return "unknown" if kept is NEVER else "authorized" if kept["authorized"] else "declined"
+            kept = self._decided.setdefault(payment_id, UNKNOWN)
+        return "unknown" if kept is UNKNOWN else "authorized" if kept["authorized"] else "declined"
 
     def all(self) -> dict[str, dict[str, Any]]:
         with self._lock:
@@ -150,7 +152,7 @@ def _reply(status: int, body: object) -> Response:
 
 
 def _instead() -> dict[str, Callable[[], Response]]:
-    """Card numbers, for QA, with which the bank misbehaves instead of deciding; README.md lists them."""
+    """Return answers by card number that the bank gives without a decision."""
     return {
         "4000000000000143": lambda: _reply(400, {"errorMessage": "refused on demand"}),
         "4000000000000150": lambda: _reply(500, {"errorMessage": "failed on demand"}),
@@ -160,18 +162,18 @@ def _instead() -> dict[str, Callable[[], Response]]:
 
 
 def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[], Response]]:
-    """Card numbers, for QA, with which it decides by the last digit and then misbehaves."""
+    """Return answers by card number that the bank gives after it decided by the last digit."""
 
     def slow() -> Response:
         sleep(SLOW_S)
         return _reply(200, {"authorized": True, "authorization_code": str(uuid4())})
 
     def silent() -> Response:
-        sleep(NEVER_S)
+        sleep(SILENT_S)
         return Response()
 
     def drip() -> Iterator[bytes]:
-        for byte in b'{"authorized": false'.ljust(int(NEVER_S)):
+        for byte in b'{"authorized": false'.ljust(int(SILENT_S)):
             yield bytes([byte])
             sleep(1)
 
@@ -188,14 +190,17 @@ def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[], Resp
 
 
 def _drop_connection() -> Response:
-    """Reset the connection without a byte of reply."""
+    """Reset the connection without sending a byte."""
     loop, transport = request.environ["asgi.scope"]["extensions"]["connection"]
     loop.call_soon_threadsafe(transport.abort)
     return Response()
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with the connection in the scope so that it can be dropped."""
+    """uvicorn's protocol, with the connection in the scope so that `_drop_connection` can reset it.
+
+    The module of the class and its `scope` are private names. Checked on uvicorn 0.54.0.
+    """
 
     scope: Any
 
@@ -205,17 +210,17 @@ class _Protocol(HttpToolsProtocol):
 
 
 def main() -> None:
-    """Run the simulator alone, until Ctrl-C or SIGTERM."""
+    """Run the simulator by itself until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m bank.simulator", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: 8080)")
-    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="added to every answer")
+    parser.add_argument("--port", type=int, default=8080, help="default: 8080; 0 takes a free one")
+    parser.add_argument("--latency", type=float, default=0.0, metavar="SECONDS", help="the delay of each decision")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         simulator = Simulator(options.host, options.port, options.latency)
     except OSError as error:
-        raise SystemExit(f"can't listen: {error.strerror}") from None
+        raise SystemExit(f"cannot listen on {options.host} port {options.port}: {error.strerror}") from None
     print(f"Bank simulator at {simulator.url}; no money moves. Ctrl-C stops it.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         simulator.run()
