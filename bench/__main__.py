@@ -58,7 +58,7 @@ def main() -> None:
             results["workers"] = in_turn(servers, post=True, connections=(64,), what="one worker and two")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.write(RESULTS, results)
+    report.write(RESULTS)
     say(f"bench/results written after {(time.monotonic() - began) / 60:.0f} minutes")
 
 

@@ -1,4 +1,4 @@
-"""Who is compared: each a server process of its own, with uvicorn, uvloop and httptools, and no access log."""
+"""The stacks that are compared. Each is a server process with uvicorn, uvloop and httptools, without an access log."""
 
 import contextlib
 import json
@@ -20,7 +20,10 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """name: as the table has it; settings: of the gateway; module: of any other."""
+    """A stack to measure.
+
+    name: its name in the table; module: the ASGI module, None for this gateway; settings: environment of the process.
+    """
 
     name: str
     module: str | None = None
@@ -28,23 +31,26 @@ class Contender:
 
 
 GATEWAY = Contender("this gateway", settings={"LOG_LEVEL": "ERROR"})
-LOGGING = Contender("this gateway, with its log", settings={"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"})
+LOGGING = Contender("this gateway, logging on", settings={"LOG_LEVEL": "INFO", "LOG_FORMAT": "json"})
 CONNEXION = Contender("Connexion FlaskApp + requests", "bench.contenders.connexion_flask")
 HTTPX_NAIVE = Contender("FastAPI + httpx, a client per request", "bench.contenders.fastapi_httpx_naive")
 HTTPX = Contender("FastAPI + pooled httpx", "bench.contenders.fastapi_httpx")
 AIOHTTP = Contender("FastAPI + aiohttp", "bench.contenders.fastapi_aiohttp")
-FLOOR = Contender("a constant from bare ASGI", "bench.contenders.floor")
+FLOOR = Contender("bare ASGI, constant answer", "bench.contenders.floor")
 
 
 def on(name: str, store_url: str, **settings: str) -> Contender:
-    """Return the gateway on a database."""
+    """Return the gateway with its payments in a database."""
     key = {"FINGERPRINT_KEY": "5e" * 32}
     return Contender(f"this gateway, {name}", settings={**GATEWAY.settings, **key, "STORE_URL": store_url, **settings})
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A contender that runs. `payment` is the path of one that it made."""
+    """A running contender.
+
+    payments: the URL to post to; payment: the URL of a payment that exists; started_s: seconds until the first answer.
+    """
 
     pid: int
     payments: str
@@ -54,7 +60,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(contender: Contender, bank_url: str) -> Iterator[Server]:
-    """Start it, and time that; make a payment."""
+    """Start a contender, measure how long that takes, and make a payment in it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {"PATH": os.environ["PATH"], "BANK_URL": bank_url, "PORT": str(port), **contender.settings}

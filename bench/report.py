@@ -1,5 +1,6 @@
-"""The results as a Markdown table and as plots."""
+"""Write the results as a Markdown table and as plots. `python -m bench.report` does it again from results.json."""
 
+import json
 import os
 import platform
 from collections.abc import Mapping
@@ -7,12 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from bench import plot
+from bench.contender import GATEWAY
 
-mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "bench"  # the same figures make the same file
-
-from matplotlib import pyplot as plt  # noqa: E402  # the backend is chosen first
+RESULTS = Path(__file__).parent / "results"
 
 PACKAGES = (
     "connexion",
@@ -27,9 +26,15 @@ PACKAGES = (
     "aiohttp",
 )
 
+CONDITIONS = f"""\
+The bank's latency is 50 ms, with 64 connections and one process for each stack. Request logs are off, except in
+"logging on". CPU is the user and system time of the process for each answered request; relative is that divided by
+the CPU of "{GATEWAY.name}". The added latencies come on top of the bank's own, at 30 payments per second. The load
+generator and the bank share the cores."""
+
 
 def machine() -> dict[str, Any]:
-    """Return what it was measured on."""
+    """Return the processor, the Python version and the package versions of this run."""
     model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     return {
         "cpu": model.partition(":")[2].strip(),
@@ -39,32 +44,48 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(folder: Path, results: dict[str, Any]) -> None:
-    """Write results.md and the plots into `folder`."""
-    at_64 = {name: by[64] for name, by in results["posts"][50].items()}
-    gets = {name: by[64] for name, by in results["gets"].items()}
+def write(folder: Path) -> None:
+    """Read results.json in `folder`, and write results.md and the plots beside it."""
+    results = json.loads((folder / "results.json").read_text())
+    at_64 = {name: by["64"] for name, by in results["posts"]["50"].items()}
+    gets = {name: by["64"] for name, by in results["gets"].items()}
+    payments_per_s = {
+        name: {int(connections): run["per_s"] for connections, run in by.items()}
+        for name, by in results["posts"]["50"].items()
+    }
+    ours = GATEWAY.name
+    plots = {
+        "cpu-per-payment.svg": plot.bars(
+            "CPU per payment in µs (bank latency 50 ms, 64 connections)", _column(at_64, "cpu_us"), ours
+        ),
+        "cpu-per-get.svg": plot.bars("CPU per GET in µs (64 connections)", _column(gets, "cpu_us"), ours),
+        "throughput.svg": plot.lines("Payments per second (bank latency 50 ms)", "connections", payments_per_s, ours),
+    }
     (folder / "results.md").write_text(_markdown(results, at_64, gets))
-    _bars(folder / "cpu-per-payment.svg", "CPU per payment, microseconds (bank 50 ms, 64 connections)", at_64)
-    _bars(folder / "cpu-per-get.svg", "CPU per GET, microseconds (64 connections)", gets)
-    _lines(folder / "throughput.svg", results["posts"][50])
+    for name, svg in plots.items():
+        (folder / name).write_text(svg)
+
+
+def _column(measured: Mapping[str, Mapping[str, float]], key: str) -> dict[str, float]:
+    return {name: run[key] for name, run in measured.items()}
 
 
 def _markdown(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, Any]) -> str:
     on = results["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in on["versions"].items())
-    ours, our_get = at_64["this gateway"]["cpu_us"], gets["this gateway"]["cpu_us"]
-    head = ["", "CPU/payment", "of ours", "payments/s", "added p50", "p99", "p99.9", "CPU/GET", "of ours", "GET/s"]
-    head += ["start", "memory", "after payments"]
+    ours, our_get = at_64[GATEWAY.name]["cpu_us"], gets[GATEWAY.name]["cpu_us"]
+    head = ["", "CPU/payment", "relative", "payments/s", "added p50", "p99", "p99.9", "CPU/GET", "relative", "GET/s"]
+    head += ["start", "memory", "growth (payments)"]
     rows = []
     for name, post in at_64.items():
-        get, late, memory = gets[name], results["latency"][name], results["memory"][name]
+        get, added, memory = gets[name], results["latency"][name], results["memory"][name]
         rows.append(
             [
                 name,
                 f"{post['cpu_us']:.0f} µs",
                 f"{post['cpu_us'] / ours:.2f}",
                 f"{post['per_s']:.0f}",
-                *(f"{late[which]:.1f} ms" for which in ("p50", "p99", "p99.9")),
+                *(f"{added[which]:.1f} ms" for which in ("p50", "p99", "p99.9")),
                 f"{get['cpu_us']:.0f} µs",
                 f"{get['cpu_us'] / our_get:.2f}",
                 f"{get['per_s']:.0f}",
@@ -76,15 +97,15 @@ def _markdown(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, An
     rows.sort(key=lambda row: float(row[2]))
     return "\n".join(
         [
-            f"{results['date']}, {on['cores']} cores of an {on['cpu']}, Python {on['python']}; {versions}.",
-            "Bank 50 ms, 64 connections, one process each, access log off unless it says otherwise; load generator and",
-            "bank share the cores. Latency is what comes on top of the bank's, at 30 payments a second.",
+            f"Measured on {results['date']}, {on['cores']} cores of an {on['cpu']}, Python {on['python']}; {versions}.",
+            "",
+            CONDITIONS,
             "",
             *_table(head, rows),
             "",
-            "Payments a second by connections (bank 50 ms), and at 64 connections by the bank's latency:",
+            "Payments per second by number of connections (bank latency 50 ms) and by bank latency (64 connections):",
             "",
-            *_table(["", "1", "16", "64", "256", "0 ms", "50 ms", "200 ms"], _throughput(results["posts"])),
+            *_throughput(results["posts"]),
             "",
             _in_flight(results["in flight"]),
             "",
@@ -96,58 +117,37 @@ def _markdown(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, An
 
 def _in_flight(seen: Mapping[str, float]) -> str:
     return (
-        f"500 payments at once at a bank that takes a second, in one process: {seen['per_s']:.0f} a second, "
+        f"500 payments at once, in one process, with a bank latency of 1 s: {seen['per_s']:.0f} payments per second, "
         f"{seen['failed']} refused or failed, p99 {seen['p99_ms']:.0f} ms, {seen['cpu_us']:.0f} µs of CPU each."
     )
 
 
-def _workers(seen: Mapping[str, Mapping[int, Any]]) -> str:
-    one, two = (by[64] for by in seen.values())
+def _workers(seen: Mapping[str, Mapping[str, Any]]) -> str:
+    one, two = (by["64"] for by in seen.values())
     return (
-        f"On PostgreSQL two workers carry {two['per_s'] / one['per_s']:.2f} times what one does ({one['per_s']:.0f} a "
-        f"second to {two['per_s']:.0f}), at {one['cpu_us']:.0f} and {two['cpu_us']:.0f} µs of CPU each, with load "
-        "generator, bank and PostgreSQL on the same cores."
+        f"On PostgreSQL, two workers carry {two['per_s'] / one['per_s']:.2f} times the payments of one: "
+        f"{one['per_s']:.0f} and {two['per_s']:.0f} per second, at {one['cpu_us']:.0f} and {two['cpu_us']:.0f} µs of "
+        "CPU each. The load generator, the bank and PostgreSQL share the cores."
     )
 
 
-def _throughput(posts: Mapping[int, Any]) -> list[list[str]]:
-    return [
+def _throughput(posts: Mapping[str, Any]) -> list[str]:
+    connections = list(posts["50"][GATEWAY.name])
+    latencies = sorted(posts, key=int)
+    rows = [
         [
             name,
-            *(f"{by[number]['per_s']:.0f}" for number in (1, 16, 64, 256)),
-            *(f"{posts[ms][name][64]['per_s']:.0f}" for ms in (0, 50, 200)),
+            *(f"{by[number]['per_s']:.0f}" for number in connections),
+            *(f"{posts[ms][name]['64']['per_s']:.0f}" for ms in latencies),
         ]
-        for name, by in posts[50].items()
+        for name, by in posts["50"].items()
     ]
+    return _table(["", *connections, *(f"{ms} ms" for ms in latencies)], rows)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] + ["---:"] * (len(head) - 1), *rows)]
 
 
-def _bars(file: Path, title: str, measured: dict[str, Any]) -> None:
-    by_cost = sorted(measured.items(), key=lambda item: -item[1]["cpu_us"])
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(by_cost) + 1))
-    colors = ["#1f6feb" if name.startswith("this gateway") else "#8b949e" for name, _ in by_cost]
-    bars = axes.barh([name for name, _ in by_cost], [run["cpu_us"] for _, run in by_cost], color=colors)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, file)
-
-
-def _lines(file: Path, measured: dict[str, Any]) -> None:
-    figure, axes = plt.subplots(figsize=(8, 4.5))
-    for name, by in measured.items():
-        mine = name.startswith("this gateway")
-        axes.plot(list(by), [run["per_s"] for run in by.values()], marker="o", label=name, linewidth=2 if mine else 1)
-    axes.set(xscale="log", xticks=list(next(iter(measured.values()))), xlabel="connections", yscale="log")
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_title("Payments a second (bank 50 ms)", fontsize=10)
-    axes.legend(fontsize=7)
-    _save(figure, file)
-
-
-def _save(figure: Any, file: Path) -> None:
-    figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
+if __name__ == "__main__":
+    write(RESULTS)
