@@ -1,9 +1,10 @@
-"""`make bench`: what a payment costs here, and what it costs in what else one would build.
+"""`make bench`: measure what a payment costs in this gateway and in other stacks.
 
-All contenders run at once, and take turns: in each round each is under load for a few seconds, so that a
-machine that is slower for a while is so for all of them. The median of the rounds counts.
+All contenders run at the same time and take turns under load: each has a few seconds in every round. A machine that
+is slower for a while is therefore slower for all of them. The median of the rounds counts.
 """
 
+import argparse
 import contextlib
 import json
 import shutil
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,76 +23,110 @@ from bench.contender import AIOHTTP, CONNEXION, FLOOR, GATEWAY, HTTPX, HTTPX_NAI
 from bench.process import cpu_s, memory_mib
 from tests import postgres
 
-RESULTS = Path(__file__).parent / "results"
+ALONE = [GATEWAY, LOGGING, CONNEXION, HTTPX_NAIVE, HTTPX, AIOHTTP, FLOOR]
 
-CONNECTIONS = (1, 16, 64, 256)
-ROUNDS = 3
-SECONDS = 2.0
+# For the latency: payments per second that every contender can carry.
+LATENCY_RATE = 30
 
-# For the latency: a rate that every one of them can carry.
-PER_S = 30
-LATENCY_S = 25.0
 
-# What is looked at is the memory: the fast ones that keep payments there get as many, the others would take an hour.
-MANY, FEW = 100_000, 5_000
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much to measure.
+
+    rounds, seconds, connections: of the throughput; latency_s: seconds at `LATENCY_RATE`; many, few: payments after
+    which the growth of memory is read, for the fast contenders that keep payments in memory and for the others.
+    """
+
+    rounds: int
+    seconds: int
+    connections: tuple[int, ...]
+    latency_s: int
+    many: int
+    few: int
+
+
+FULL = Extent(rounds=3, seconds=2, connections=(1, 16, 64, 256), latency_s=25, many=100_000, few=5_000)
+QUICK = Extent(rounds=1, seconds=1, connections=(16, 64), latency_s=1, many=500, few=50)
 
 
 def main() -> None:
-    """Measure everything, and write bench/results."""
+    """Measure everything and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare what a payment costs.")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="check in three minutes that the bench works; print the tables, write no file",
+    )
+    quick = parser.parse_args().quick
     if missing := [name for name in ("wrk", "nginx") if not shutil.which(name)] or not bank.MODULE.exists():
         sys.exit(f"missing {missing}: apt-get install wrk libnginx-mod-http-echo")
     began = time.monotonic()
+    results = json.dumps(measure(QUICK if quick else FULL), indent=1) + "\n"
+    if quick:
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            (Path(folder) / "results.json").write_text(results)
+            report.write(Path(folder))
+            print((Path(folder) / "results.md").read_text())
+    else:
+        report.RESULTS.mkdir(exist_ok=True)
+        (report.RESULTS / "results.json").write_text(results)
+        report.write(report.RESULTS)
+    show(f"finished after {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def measure(extent: Extent) -> dict[str, Any]:
+    """Return all results."""
+    results: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": report.machine(), "posts": {}}
     with bank.running() as bank_url, stores() as (on_databases, workers):
-        alone = [GATEWAY, LOGGING, CONNEXION, HTTPX_NAIVE, HTTPX, AIOHTTP, FLOOR]
-        results: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": report.machine(), "posts": {}}
-        for ms in (50, 0, 200):
-            with all_running([*alone, *on_databases], f"{bank_url}/{ms}") as servers:
-                if ms == 50:
-                    results["starts"] = {name: server.started_s for name, server in servers.items()}
-                    results["memory"] = {name: {"at rest": memory_mib(server.pid)} for name, server in servers.items()}
-                    results["gets"] = in_turn(servers, post=False, connections=CONNECTIONS, what="GET")
-                    results["latency"] = latencies(servers, ms)
-                connections = CONNECTIONS if ms == 50 else (64,)
-                results["posts"][ms] = in_turn(servers, post=True, connections=connections, what=f"POST, bank {ms} ms")
-        remember(results["memory"], [*alone, *on_databases], f"{bank_url}/0")
-        results["in flight"] = in_flight(f"{bank_url}/1000")
+        contenders = [*ALONE, *on_databases]
+        with all_running(contenders, f"{bank_url}/50") as servers:
+            results["starts"] = {name: server.started_s for name, server in servers.items()}
+            results["memory"] = {name: {"at rest": memory_mib(server.pid)} for name, server in servers.items()}
+            results["gets"] = in_turn(servers, extent, post=False, connections=extent.connections, what="GET")
+            results["latency"] = latencies(servers, extent, bank_ms=50)
+            posts = results["posts"]
+            posts[50] = in_turn(servers, extent, post=True, connections=extent.connections, what="POST, bank 50 ms")
+        for ms in (0, 200):
+            with all_running(contenders, f"{bank_url}/{ms}") as servers:
+                posts[ms] = in_turn(servers, extent, post=True, connections=(64,), what=f"POST, bank {ms} ms")
+        measure_memory(results["memory"], contenders, extent, f"{bank_url}/0")
+        results["in flight"] = in_flight(extent, f"{bank_url}/1000")
         with all_running(workers, f"{bank_url}/50") as servers:
-            results["workers"] = in_turn(servers, post=True, connections=(64,), what="one worker and two")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    report.write(RESULTS)
-    say(f"bench/results written after {(time.monotonic() - began) / 60:.0f} minutes")
+            results["workers"] = in_turn(servers, extent, post=True, connections=(64,), what="one and two workers")
+    return results
 
 
 @contextlib.contextmanager
 def stores() -> Iterator[tuple[list[Contender], list[Contender]]]:
-    """The gateway on a SQLite file and on a PostgreSQL; and one worker and two of it on another PostgreSQL."""
+    """Yield the gateway on SQLite and on PostgreSQL; and the gateway with one and with two workers on PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="bench-store-") as folder, postgres.running() as server:
         sqlite = contender.on("SQLite", f"sqlite:///{folder}/payments.db")
-        another = server.new_database()
-        workers = [contender.on(f"{number} workers", another, WORKERS=str(number)) for number in (1, 2)]
+        shared = server.new_database()
+        workers = [contender.on(f"{number} workers", shared, WORKERS=str(number)) for number in (1, 2)]
         yield [sqlite, contender.on("PostgreSQL", server.new_database())], workers
 
 
 @contextlib.contextmanager
 def all_running(contenders: Sequence[Contender], bank_url: str) -> Iterator[dict[str, Server]]:
-    """Start them one after the other."""
+    """Start the contenders one after the other."""
     with contextlib.ExitStack() as stack:
         yield {each.name: stack.enter_context(contender.running(each, bank_url)) for each in contenders}
 
 
-def in_turn(servers: dict[str, Server], *, post: bool, connections: Sequence[int], what: str) -> dict[str, Any]:
-    """Return throughput and CPU per request of each server at each number of connections: medians over the rounds."""
+def in_turn(
+    servers: dict[str, Server], extent: Extent, *, post: bool, connections: Sequence[int], what: str
+) -> dict[str, Any]:
+    """Return each server's requests per second and CPU per request by number of connections: medians of the rounds."""
     measured: dict[str, dict[int, list[tuple[float, float]]]] = {
         name: {number: [] for number in connections} for name in servers
     }
-    for server in servers.values():  # nobody's first request counts
+    for server in servers.values():  # warm up: the first requests connect and fill caches
         load.run(server.payments if post else server.payment, post=post, connections=16, seconds=1)
-    for round_ in range(ROUNDS):
+    for round_ in range(extent.rounds):
         for number in connections:
             for name, server in servers.items():
-                say(f"{what}, round {round_ + 1} of {ROUNDS}, {number} connections: {name}")
-                measured[name][number].append(under_load(server, post=post, connections=number))
+                show(f"{what}, round {round_ + 1} of {extent.rounds}, {number} connections: {name}")
+                measured[name][number].append(under_load(server, extent, post=post, connections=number))
     return {
         name: {
             number: {
@@ -103,24 +139,24 @@ def in_turn(servers: dict[str, Server], *, post: bool, connections: Sequence[int
     }
 
 
-def under_load(server: Server, *, post: bool, connections: int) -> tuple[float, float]:
-    """Return how many requests a second it carried, and the CPU of each in microseconds."""
-    url, seconds = server.payments if post else server.payment, SECONDS
+def under_load(server: Server, extent: Extent, *, post: bool, connections: int) -> tuple[float, float]:
+    """Return the answered requests per second, and the CPU of each in microseconds."""
+    url, seconds = server.payments if post else server.payment, extent.seconds
     while True:
         before = cpu_s(server.pid)
         seen = load.run(url, post=post, connections=connections, seconds=seconds)
         answered = seen.requests - seen.failed
         if answered > connections:
             return seen.per_s * answered / seen.requests, (cpu_s(server.pid) - before) / answered * 1e6
-        seconds *= 3  # a client for each request takes so long
+        seconds *= 3  # the slowest contender answers too few requests in the usual time
 
 
-def latencies(servers: dict[str, Server], bank_ms: int) -> dict[str, Any]:
-    """Return what each adds to the bank's latency, at the same moderate rate for all, in milliseconds."""
+def latencies(servers: dict[str, Server], extent: Extent, *, bank_ms: int) -> dict[str, Any]:
+    """Return the milliseconds that each server adds to the bank's latency, at the same moderate rate for all."""
     added = {}
     for name, server in servers.items():
-        say(f"latency at {PER_S} a second: {name}")
-        seen = load.run(server.payments, post=True, connections=8, seconds=LATENCY_S, per_s=PER_S)
+        show(f"latency at {LATENCY_RATE} per second: {name}")
+        seen = load.run(server.payments, post=True, connections=8, seconds=extent.latency_s, per_s=LATENCY_RATE)
         without = 0 if name == FLOOR.name else bank_ms
         added[name] = {
             "p50": seen.p50_ms - without,
@@ -131,36 +167,36 @@ def latencies(servers: dict[str, Server], bank_ms: int) -> dict[str, Any]:
     return added
 
 
-def remember(memory: dict[str, Any], contenders: Sequence[Contender], bank_url: str) -> None:
-    """Measure how much memory payments take, all at once: here no time is measured."""
+def measure_memory(memory: dict[str, Any], contenders: Sequence[Contender], extent: Extent, bank_url: str) -> None:
+    """Measure how much memory payments take. All run at the same time, because no time is measured."""
 
     def fill(each: Contender) -> None:
         with contender.running(each, bank_url) as server:
-            wanted, made = MANY if each in (GATEWAY, LOGGING, AIOHTTP, FLOOR) else FEW, 1
+            wanted, made = extent.many if each in (GATEWAY, LOGGING, AIOHTTP, FLOOR) else extent.few, 1
             before = memory_mib(server.pid)
             while made < wanted:
                 made += load.run(server.payments, post=True, connections=16, seconds=5).requests
             memory[each.name] |= {"payments": made, "grown": memory_mib(server.pid) - before}
-            say(f"memory after {made} payments: {each.name}")
+            show(f"memory after {made} payments: {each.name}")
 
     with ThreadPoolExecutor(len(contenders)) as pool:
         list(pool.map(fill, contenders))
 
 
-def in_flight(bank_url: str) -> dict[str, float]:
-    """500 payments at once at a bank that takes a second, in one process."""
+def in_flight(extent: Extent, bank_url: str) -> dict[str, float]:
+    """Measure 500 payments at once in one process, at a bank that answers after a second."""
     many = Contender(GATEWAY.name, settings={**GATEWAY.settings, "BANK_CONCURRENCY": "500"})
     with contender.running(many, bank_url) as server:
-        say("500 in flight at a bank that takes a second")
+        show("500 payments at once, bank 1000 ms")
         load.run(server.payments, post=True, connections=500, seconds=3)
         before = cpu_s(server.pid)
-        seen = load.run(server.payments, post=True, connections=500, seconds=20)
+        seen = load.run(server.payments, post=True, connections=500, seconds=10 * extent.seconds)
         spent = cpu_s(server.pid) - before
     return {"per_s": seen.per_s, "failed": seen.failed, "p99_ms": seen.p99_ms, "cpu_us": spent / seen.requests * 1e6}
 
 
-def say(what: str) -> None:
-    """Show progress."""
+def show(what: str) -> None:
+    """Show progress on standard error."""
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""Load, by wrk: so many connections for so long, or a rate that is well below what any server can carry."""
+"""Put a server under load with wrk: as much as its connections can carry, or at a moderate rate."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ wrk.body = '{body}'
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk saw. Latencies in milliseconds, of the client's."""
+    """What wrk measured. Latencies are the client's, in milliseconds; failed includes every answer but 2xx and 3xx."""
 
     requests: int
     failed: int
@@ -44,16 +44,16 @@ class Load:
     p999_ms: float
 
 
-def run(url: str, *, post: bool, connections: int, seconds: float, per_s: float | None = None) -> Load:
-    """Send as much as `connections` can, or `per_s` requests a second, at random intervals."""
+def run(url: str, *, post: bool, connections: int, seconds: int, per_s: float | None = None) -> Load:
+    """Send requests on `connections` connections for `seconds`: one after the other, or about `per_s` per second."""
     delay = ""
-    if per_s is not None:  # on average; the time that an answer takes comes on top, and is small beside it
+    if per_s is not None:  # uniform delays; the time of an answer comes on top, and is short in comparison
         delay = f"function delay() return math.random(0, {int(2000 * connections / per_s)}) end"
     request = _POST.format(body=json.dumps(PAYMENT)) if post else ""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.format(request=request, delay=delay))
         script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout=30s", f"-s{script.name}", url]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=30s", f"-s{script.name}", url]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     result = json.loads(said.rpartition("RESULT ")[2])
     return Load(

@@ -1,4 +1,4 @@
-"""Connexion's FlaskApp as it comes, with its own validators, and requests: the gateway's contract, nothing tuned."""
+"""Connexion's FlaskApp with its own validators and requests: the gateway's contract, without any tuning."""
 
 import os
 from datetime import UTC, datetime
@@ -42,11 +42,13 @@ def create_payment(body: dict[str, Any]) -> tuple[dict[str, Any], int, dict[str,
 
 
 def get_payment(payment_id: str) -> tuple[dict[str, Any], int, dict[str, str]]:
+    if payment_id not in payments:
+        return {}, 404, {"Content-Type": "application/json"}
     return payments[payment_id], 200, {"Content-Type": "application/json"}
 
 
 def contract() -> dict[str, Any]:
-    """The gateway's, for a gateway without keys."""
+    """Return the gateway's contract as a gateway without API keys serves it."""
     document: dict[str, Any] = yaml.safe_load(CONTRACT.read_text(encoding="utf-8"))
     document["security"] = []
     return document
