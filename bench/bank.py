@@ -1,4 +1,4 @@
-"""A bank that costs nothing to speak of: nginx with its echo module, which answers after a fixed time."""
+"""A bank that needs very little CPU: nginx with its echo module, which authorizes after a fixed time."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.process import until_it_answers
 
-# Milliseconds.
+# In milliseconds.
 LATENCIES = (0, 50, 200, 1000)
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_http_echo_module.so")
@@ -39,7 +39,7 @@ _LOCATION = """location = /{ms}/payments {{ {sleep} echo '{{"authorized": true, 
 
 @contextlib.contextmanager
 def running() -> Iterator[str]:
-    """Run it and yield its URL; with `/50` after it, say, it answers after 50 ms."""
+    """Run the bank and yield its URL. Append a latency in ms to it: URL/50 answers after 50 ms."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     locations = (_LOCATION.format(ms=ms, sleep=f"echo_sleep {ms / 1000};" if ms else "") for ms in LATENCIES)

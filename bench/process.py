@@ -1,4 +1,4 @@
-"""A server as a process of its own: started, watched and ended."""
+"""What the bench reads about a server process: whether it answers, its CPU time, its memory."""
 
 import os
 import subprocess
@@ -12,11 +12,11 @@ START_S = 30
 
 
 def until_it_answers(process: "subprocess.Popen[bytes]", url: str) -> None:
-    """Wait until there is any answer at all."""
+    """Wait until the server at `url` gives any answer; exit when it ends or needs more than START_S seconds."""
     deadline = time.monotonic() + START_S
     while True:
         try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310  # it is http, and our own
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310  # http on loopback
         except urllib.error.HTTPError as answer:
             answer.close()
         except OSError:
@@ -28,13 +28,13 @@ def until_it_answers(process: "subprocess.Popen[bytes]", url: str) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process and its workers have used, user and system."""
+    """Return the user and system CPU time of a process and its workers, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S + sum(cpu_s(int(worker)) for worker in workers)
 
 
 def memory_mib(pid: int) -> float:
-    """Return a process's resident set."""
+    """Return the resident set size of a process, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))

@@ -1,4 +1,4 @@
-"""FastAPI, pydantic and one aiohttp session: the fastest stack that a Python team would pick."""
+"""FastAPI, pydantic and one aiohttp session: the fastest stack among the common ones."""
 
 import os
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""FastAPI, pydantic and an httpx client for each request: what one finds in a first version."""
+"""FastAPI, pydantic and a new httpx client for each request: a common mistake in a first version."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""An ASGI function that answers a constant: what uvicorn takes, and nothing below it."""
+"""An ASGI function with a constant answer: the cost of uvicorn alone."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the three FastAPI contenders share: the contract in pydantic's words, a dict of payments, and reading one."""
+"""What the three FastAPI contenders share: pydantic models of the contract, a dict of payments, and the read."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
