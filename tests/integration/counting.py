@@ -1,4 +1,4 @@
-"""run.py in a process that counts the calls that Python makes, and says how many there were at SIGUSR1."""
+"""run.py in a process that counts its Python calls, and prints the count to standard error on SIGUSR1."""
 
 import signal
 import sys
