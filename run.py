@@ -13,10 +13,14 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
+
+# Connexion imports Starlette's test client, which warns at every start about the httpx that it finds.
+warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
 
 import uvicorn
 from connexion import AsyncApp
