@@ -107,7 +107,7 @@ def _end_with_parent() -> None:
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
-    uvicorn_server.allow_connections()
+    uvicorn_server.raise_file_limit()
     merchants = _merchants(config)
     _check_who_may_call(config, merchants)
     listener = uvicorn_server.listen(config.host, config.port)
@@ -169,9 +169,8 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
         try:
             port = metrics.serve(config.host, config.metrics_port, shared)
         except OSError as error:
-            sys.exit(
-                f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {uvicorn_server.why(error)}"
-            )
+            reason = uvicorn_server.reason(error)
+            sys.exit(f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {reason}")
         yield banner.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 

@@ -10,23 +10,39 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import uvicorn
+import uvloop
 from uvicorn.supervisors import Multiprocess
 
 from config import Config
 from handlers.body import BODY_TIMEOUT_S
 from server.protocol import Protocol
 
-# What a payment in flight may still need when the gateway is told to stop, beyond the time for its
-# body and for the bank: to be settled, for which the store has store.WAIT_S, and answered.
+# Seconds that a payment in progress may need at a stop, beyond its body and the bank: to be recorded, for which the
+# store has store.WAIT_S, and to be answered.
 SETTLE_S: Final = 6
 
-# How long a connection may idle between two requests: longer than deploy/nginx.conf keeps one, so that
-# it is nginx which closes it, and never while it sends a payment.
+# Seconds that a connection may idle between two requests: longer than deploy/nginx.conf keeps one, so nginx closes
+# it, and never while it sends a payment.
 KEEP_ALIVE_S: Final = 20
+
+# Seconds for a TLS handshake, and for the client's answer to a TLS close; asyncio's own are 60 and 30.
+TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
+TLS_SHUTDOWN_TIMEOUT_S: Final = 1.0
+
+
+class Loop(uvloop.Loop):
+    """uvloop's event loop, whose servers bound TLS handshakes."""
+
+    async def create_server(self, *args: Any, **options: Any) -> Any:
+        """Make a server, as asyncio does."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = TLS_HANDSHAKE_TIMEOUT_S
+            options["ssl_shutdown_timeout"] = TLS_SHUTDOWN_TIMEOUT_S
+        return await super().create_server(*args, **options)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which calls back when it listens."""
+    """uvicorn's server, which calls back once it listens."""
 
     def __init__(self, options: uvicorn.Config, listening: Callable[[uvicorn.Server], Any]) -> None:
         super().__init__(options)
@@ -38,12 +54,12 @@ class Server(uvicorn.Server):
 
 
 def serve(config: Config, app: Any, listener: socket.socket, listening: Callable[[uvicorn.Server], Any]) -> None:
-    """Serve `app` in this process until a signal ends it. `listening` is awaited when it can be called."""
+    """Serve `app` in this process until a signal ends it; `listening` is awaited once it accepts connections."""
     Server(_options(config, app), listening).run(sockets=[listener])
 
 
 def serve_workers(config: Config, factory: str, listener: socket.socket) -> None:
-    """Serve what `factory`, as MODULE:FUNCTION, makes in each of WORKERS processes, until a signal ends it."""
+    """Serve the app that `factory` (MODULE:FUNCTION) makes in each of WORKERS processes, until a signal ends it."""
     Multiprocess(_options(config, factory), sockets=[listener]).run()
 
 
@@ -52,7 +68,7 @@ def _options(config: Config, app: Any) -> uvicorn.Config:
         app,
         factory=isinstance(app, str),
         workers=config.workers,
-        loop="accepting:Loop",
+        loop="server.uvicorn_server:Loop",
         http=Protocol,
         ws="none",
         lifespan="on",
@@ -75,27 +91,27 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except UnicodeError:
-        sys.exit(f"can't listen on HOST {host}: it is no host name")
+        sys.exit(f"can't listen on HOST {host}: it is not a host name")
     except OSError as error:
-        sys.exit(f"can't listen on HOST {host}, PORT {port}: {why(error)}")
+        sys.exit(f"can't listen on HOST {host}, PORT {port}: {reason(error)}")
 
 
-def why(error: OSError) -> str:
-    """Say what is wrong; Python adds what it attempted, in brackets."""
+def reason(error: OSError) -> str:
+    """Return the system's reason, without what Python appends in parentheses."""
     return str(error.strerror).partition(" (")[0]
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to this address or host name."""
+    """Return whether only this machine can connect to this address or host name."""
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return True  # nobody can, as `listen` will say
+        return True  # nobody can connect; `listen` reports it
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
-def allow_connections() -> None:
-    """Take as many open files as this user may have: a connection is one, and often 1024 is only the start."""
+def raise_file_limit() -> None:
+    """Allow as many open files as this user may have. A connection is one, and the usual limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
