@@ -1,1 +1,1 @@
-"""Where payments are kept: in memory or in a database. store.py is what the rest of the gateway calls."""
+"""Where records are kept: memory or a database, behind store.py, which the rest of the gateway calls."""

@@ -1,7 +1,7 @@
-"""A database for payments: connecting to it, and bringing its tables to what this gateway needs.
+"""How the gateway connects to a database, and creates or upgrades its tables.
 
-The tables are made and changed by the steps in storage/migrations/, with Alembic, at the first start of a
-gateway that needs them. Two gateways may start on one store at once: one of them does it.
+Alembic runs the steps in storage/migrations/ when a gateway that needs them starts. Several gateways may
+start on one database at the same time: one runs the steps, the others wait for it.
 """
 
 from collections.abc import Iterator
@@ -20,16 +20,16 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from storage.records import InvalidUrl, StoreMismatch, StoreUnavailable
 from storage.tables import meta
 
-# How long a SQLite writer waits for another, and how long a connection to PostgreSQL may take to make.
+# Seconds that a SQLite writer waits for another, and that connecting to PostgreSQL may take.
 BUSY_TIMEOUT_S: Final = 4
 CONNECT_TIMEOUT_S: Final = 3
 
-# The tables of gateways that knew no migrations.
+# The revision of the tables that gateways created before there were migrations.
 FIRST_REVISION: Final = "0001"
 
 _POSTGRESQL: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
-    # A server that vanished frees its threads within seconds; the timeouts are in seconds and milliseconds.
+    # Free the threads within 10 s when the server vanishes: seconds, then a count, then milliseconds.
     "keepalives_idle": 3,
     "keepalives_interval": 2,
     "keepalives_count": 2,
@@ -40,7 +40,7 @@ _POSTGRESQL: Final = {
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Turn every failure of the database into `StoreUnavailable`, without its words."""
+    """Raise `StoreUnavailable` for every error of the database, without its message, which may hold a secret."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -48,12 +48,12 @@ def available() -> Iterator[None]:
 
 
 def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.Engine:
-    """Return an engine for a store that is ready to use.
+    """Return an engine for a database whose tables are ready to use.
 
-    url: as SQLAlchemy writes it
-    connections: how many may be open at once
-    key_check: tells gateways with different FINGERPRINT_KEYs apart; the first one's is kept
-    create: make the tables where there are none
+    url: a SQLAlchemy URL
+    connections: the most that may be open at once
+    key_check: a digest that identifies FINGERPRINT_KEY; a new database stores it, any other must hold the same
+    create: create the tables in a database that has none
     Raises `InvalidUrl`, `StoreMismatch` and `StoreUnavailable`.
     """
     sqlite = url.startswith("sqlite")
@@ -80,26 +80,26 @@ def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.E
 
 
 def _durable(connection: Any, _record: Any) -> None:
-    """What was answered 201 is on disk: WAL, and an fsync with every commit."""
+    """Make SQLite call fsync for every commit, so that a payment answered 201 is on disk."""
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 @available()
 def _prepare(engine: sa.Engine, key_check: str, *, create: bool) -> None:
-    """Make or change the tables, and refuse a store that this gateway must not touch."""
+    """Create or upgrade the tables. Raises `StoreMismatch` for a database that this gateway must not change."""
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     if not create and file is not None and not Path(file).exists():
         raise StoreMismatch("does not exist")
-    with _alone(engine) as connection:
+    with _exclusive_transaction(engine) as connection:
         used = sa.inspect(connection).has_table(meta.name)
         if not create and not used:
             raise StoreMismatch("has no payments: no gateway has used it yet")
         _migrate(connection, used=used)
-        kept = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "key_check"))
-        if kept is None:
+        stored = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "key_check"))
+        if stored is None:
             connection.execute(sa.insert(meta).values(name="key_check", value=key_check))
-        elif kept != key_check:
+        elif stored != key_check:
             raise StoreMismatch("was made with another FINGERPRINT_KEY")
 
 
@@ -113,19 +113,21 @@ def _migrate(connection: sa.Connection, *, used: bool) -> None:
     try:
         alembic.command.upgrade(options, "head")
     except CommandError:
-        known = ScriptDirectory.from_config(options).get_current_head()
+        head = ScriptDirectory.from_config(options).get_current_head()
         raise StoreMismatch(
-            f"has schema version {revision}, and this gateway knows {known}: run the newer gateway"
+            f"has schema version {revision}, and this gateway knows {head}: run the newer gateway"
         ) from None
 
 
 @contextmanager
-def _alone(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """A transaction that no other gateway has at the same time: two may start on an empty store."""
+def _exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Begin a transaction that excludes the other gateways that start on this database."""
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7300915)")  # any number of our own
+            connection.exec_driver_sql(
+                "SELECT pg_advisory_xact_lock(7300915)"
+            )  # an arbitrary number, the same in every gateway
         yield connection
         connection.commit()

@@ -1,7 +1,7 @@
-"""Writes that share a transaction: those that came while the one before was being written (group commit).
+"""Group commit: how writes that arrive while a transaction is being written share the next one.
 
-SQLite has one writer at a time, and waits for the disk with each transaction. One at a time, the writes of
-64 payments under way took 3 ms of CPU each, most of it to hand the interpreter's lock to and fro.
+SQLite has one writer at a time and calls fsync for each transaction, so fewer and larger transactions
+cost less.
 """
 
 import asyncio
@@ -9,42 +9,40 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
-# What became of a call: what it returned, or what it raised.
+# What a call returned, or the exception that it raised.
 Outcome = tuple[Any, BaseException | None]
+_Write = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class GroupCommit:
-    """Makes calls in transactions, each of them in a thread.
+    """Runs calls in shared transactions, one transaction at a time, in a thread.
 
-    transact: makes all of these calls in one transaction, and returns what became of each; what it raises
-        itself is what became of all
+    transact: runs all of these calls in one transaction and returns their outcomes; an exception that it
+        raises is the outcome of every call
     """
 
     def __init__(self, transact: Callable[[Sequence[Callable[[], Any]]], list[Outcome]], threads: Executor) -> None:
         self._transact, self._threads = transact, threads
-        self._waiting: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._waiting: list[_Write] = []
         self._writing = False
 
     def submit(self, call: Callable[[], Any]) -> "asyncio.Future[Any]":
-        """Make this call in the next transaction."""
+        """Run the call in the next transaction; the future gets its outcome."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
         if not self._writing:
-            self._write()
+            self._begin()
         return future
 
-    def _write(self) -> None:
+    def _begin(self) -> None:
         batch, self._waiting = self._waiting, []
         self._writing = bool(batch)
         if batch:
-            written = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._transact, [call for call, _ in batch]
-            )
-            written.add_done_callback(lambda done: self._written(batch, done))
+            calls = [call for call, _ in batch]
+            transaction = asyncio.get_running_loop().run_in_executor(self._threads, self._transact, calls)
+            transaction.add_done_callback(lambda done: self._finish(batch, done))
 
-    def _written(
-        self, batch: list[tuple[Callable[[], Any], "asyncio.Future[Any]"]], done: "asyncio.Future[list[Outcome]]"
-    ) -> None:
+    def _finish(self, batch: list[_Write], done: "asyncio.Future[list[Outcome]]") -> None:
         if done.cancelled():  # the store was closed
             for _, future in batch:
                 future.cancel()
@@ -56,5 +54,5 @@ class GroupCommit:
                 future.set_result(result)
             else:
                 future.set_exception(raised)
-                future.exception()  # to have looked at it: whoever waited may have given up
-        self._write()
+                future.exception()  # mark it as retrieved: the waiter may be gone
+        self._begin()

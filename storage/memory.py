@@ -1,6 +1,6 @@
-"""Payments in this process's memory: gone when it ends, and seen by no other process.
+"""How the store works in memory: for one process, until it ends.
 
-All methods run on the event loop's thread and none of them waits, so each is a transaction.
+Every method runs on the event loop's thread without waiting, so each is one transaction.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,19 +21,19 @@ class _Row:
 
 
 class Memory:
-    """The store's functions (store.py) over dicts."""
+    """The functions of store.py over dicts."""
 
     def __init__(self) -> None:
         self._rows: dict[UUID, _Row] = {}
-        self._keys: dict[tuple[str, str], UUID] = {}
+        self._ids: dict[tuple[str, str], UUID] = {}
         self._changes: list[Change] = []
         self._api_keys: dict[str, ApiKey] = {}
 
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
         if key is not None:
-            holder = self._keys.setdefault((payment.merchant, key.digest), payment.id)
-            if holder != payment.id:
-                return self._claimed(self._rows[holder])
+            payment_id = self._ids.setdefault((payment.merchant, key.digest), payment.id)
+            if payment_id != payment.id:
+                return self._claimed(self._rows[payment_id])
         until = payment.created_at + timedelta(seconds=request_s)
         self._rows[payment.id] = _Row(payment, key, until, until)
         return None
@@ -68,7 +68,7 @@ class Memory:
         if row is not None:
             del self._rows[payment_id]
             if row.key is not None:
-                del self._keys[row.payment.merchant, row.key.digest]
+                del self._ids[row.payment.merchant, row.key.digest]
 
     def find(self, payment_id: UUID) -> Payment | None:
         row = self._rows.get(payment_id)
@@ -84,9 +84,9 @@ class Memory:
 
     def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)
-        found = [row.payment for row in self._rows.values() if row.working_until <= now]
-        found = [payment for payment in found if payment.status is Status.PENDING]
-        return sorted(found, key=lambda payment: payment.created_at)
+        idle = [row.payment for row in self._rows.values() if row.working_until <= now]
+        unresolved = [payment for payment in idle if payment.status is Status.PENDING]
+        return sorted(unresolved, key=lambda payment: payment.created_at)
 
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
         newest_first = sorted((row.payment for row in self._rows.values()), key=lambda p: p.created_at, reverse=True)
@@ -99,8 +99,8 @@ class Memory:
         return [change for change in self._changes if change.payment_id == payment_id]
 
     def unresolved_stats(self) -> UnresolvedStats:
-        found = self.list_unresolved()
-        return UnresolvedStats(count=len(found), oldest_created_at=found[0].created_at if found else None)
+        payments = self.list_unresolved()
+        return UnresolvedStats(count=len(payments), oldest_created_at=payments[0].created_at if payments else None)
 
     def add_api_key(self, key: ApiKey) -> None:
         self._api_keys[key.id] = key
@@ -122,10 +122,10 @@ class Memory:
                 self._api_keys[key_id] = replace(key, last_used_at=minute)
 
     def ping(self) -> None:
-        """It is always there."""
+        """Do nothing: memory is always available."""
 
     def close(self) -> None:
-        """There is nothing to let go: what was kept goes with this object."""
+        """Do nothing: the records go with this object."""
 
     def _pending(self, payment_id: UUID) -> _Row | None:
         row = self._rows.get(payment_id)

@@ -1,4 +1,4 @@
-"""What is kept: payments, the keys they were made with, every change of their status, and API keys."""
+"""What the store records: payments, idempotency keys, changes of status, and API keys."""
 
 from asyncio import Future
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from uuid import UUID
 
 
 class Status(StrEnum):
-    """Where a payment stands; the contract's `PaymentStatus` says what each means."""
+    """The status of a payment; `PaymentStatus` in the contract says what each value means."""
 
     AUTHORIZED = "AUTHORIZED"
     DECLINED = "DECLINED"
@@ -18,7 +18,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A payment as recorded. `amount` is in the currency's minor unit, `created_at` in UTC."""
+    """A payment as recorded. `amount` is in the currency's minor units, `created_at` in UTC."""
 
     id: UUID
     merchant: str
@@ -31,13 +31,13 @@ class Payment:
     created_at: datetime
 
     def age_s(self) -> float:
-        """Return how many seconds ago it was made."""
+        """Return how many seconds ago the payment was created."""
         return (datetime.now(UTC) - self.created_at).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """A merchant's idempotency key and the request that came with it, both as HMACs (idempotency.py)."""
+    """A merchant's idempotency key and the payment sent with it, both as HMACs (payments/idempotency.py)."""
 
     digest: str
     fingerprint: str
@@ -45,9 +45,10 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """The payment that has a key already.
+    """The payment that an idempotency key belongs to already.
 
-    in_progress: its first request may still be running, here or in another process
+    fingerprint: of the payment that was sent with the key first
+    in_progress: the first request with the key may still be running, here or in another process
     """
 
     payment: Payment
@@ -57,7 +58,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One line of the audit trail: who settled a payment, when, from what to what, and why."""
+    """One line of the audit trail: who changed a payment's status, when and why."""
 
     payment_id: UUID
     changed_at: datetime
@@ -69,11 +70,11 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What is kept of a merchant's API key, which is not the key itself.
+    """The record of a merchant's API key, which does not hold the key.
 
     id: the first 12 hex digits of the digest
     digest: the SHA-256 of the key, 64 hex digits
-    last_used_at: to the minute; None when it was not used yet
+    last_used_at: to the minute; None before the first use
     """
 
     id: str
@@ -86,20 +87,20 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnresolvedStats:
-    """How many payments are PENDING with no request at work on them, and since when the oldest is."""
+    """How many payments are unresolved, which means PENDING without a running request."""
 
     count: int
     oldest_created_at: datetime | None
 
 
 class StoreUnavailable(Exception):
-    """The store could not be asked, or did not answer in time; whether it did the work is not known.
+    """The store can't be reached or does not answer in time; what was asked of it may or may not be done.
 
-    unfinished: the call, when it goes on all the same
+    unfinished: the call, when it is still running
     """
 
-    def __init__(self, why: str = "", unfinished: "Future[Any] | None" = None) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str = "", unfinished: "Future[Any] | None" = None) -> None:
+        super().__init__(reason)
         self.unfinished = unfinished
 
 
@@ -108,8 +109,8 @@ class InvalidUrl(Exception):
 
 
 class StoreMismatch(Exception):
-    """The store can't be used as it is: made by a newer gateway, or with another FINGERPRINT_KEY."""
+    """The database is not for this gateway: a newer gateway or another FINGERPRINT_KEY made it."""
 
 
 class NotPending(Exception):
-    """There is no PENDING payment with this id that may be settled now."""
+    """No PENDING payment with this id may be settled now."""

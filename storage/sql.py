@@ -1,11 +1,9 @@
-"""Payments in a database: all the SQL there is, over the tables of storage/tables.py.
+"""How the store works in a database, SQLite or PostgreSQL: all of the gateway's SQL.
 
-The database is SQLite, or anything that speaks PostgreSQL's protocol.
-
-The guarantees are the database's, not Python's. That a key is used once is the unique constraint
-on (merchant, idempotency_key); that a payment is settled once is an UPDATE that must hit one PENDING
-row; that a row is looked up by one process at a time is an UPDATE that moves its look_up_at. Each
-function is one short transaction, and no connection is held between them.
+The database gives the guarantees, not Python. The unique constraint on (merchant, idempotency_key) gives
+a key to one payment. An UPDATE that must match a PENDING row settles a payment once. An UPDATE that moves
+look_up_at gives a due payment to one process. Each method is one short transaction, and no connection is
+held between two calls.
 """
 
 import threading
@@ -38,17 +36,17 @@ from storage.tables import api_keys, changes, is_pending, payments
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 
-# What every payment takes is written once: to build a statement anew takes SQLAlchemy three times as long as to
-# execute it.
-_one = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
-_settle = sa.update(payments).where(_one).values(status=sa.bindparam("to_status")).returning(*_columns)
+# The statements that every payment needs are built once: building one takes SQLAlchemy three times as long as
+# executing it.
+_this_pending = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
+_settle = sa.update(payments).where(_this_pending).values(status=sa.bindparam("to_status")).returning(*_columns)
 _settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
 _find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"))
 _insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
 
 class Sql:
-    """The store's functions (store.py) over a database, connected to as storage/database.py says."""
+    """The functions of store.py over a database."""
 
     def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
         self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)
@@ -56,14 +54,15 @@ class Sql:
 
     @property
     def has_single_writer(self) -> bool:
-        """Whether one transaction writes at a time, as in SQLite; PostgreSQL has many writers."""
+        """Whether the database allows one writing transaction at a time, as SQLite does."""
         return self._engine.dialect.name == "sqlite"
 
     @available()
     def transact(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
-        """Make calls of `claim`, `settle`, `mark_unresolved` and `drop` in one transaction: all or nothing.
+        """Run calls of `claim`, `settle`, `mark_unresolved` and `drop` in one transaction; return their outcomes.
 
-        None of them leaves anything behind when it raises `NotPending`, or finds its key taken.
+        The transaction records all of them or none. A call that raises `NotPending` or finds its key taken
+        has written nothing, so the others are not affected.
         """
         outcomes: list[Outcome] = []
         with self._engine.begin() as self._shared.connection:
@@ -79,7 +78,7 @@ class Sql:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """The transaction that calls in this thread share, or one of the call's own."""
+        """Use the transaction that `transact` began in this thread, or begin one."""
         shared: sa.Connection | None = getattr(self._shared, "connection", None)
         if shared is not None:
             yield shared
@@ -94,7 +93,7 @@ class Sql:
         row |= {"working_until": until, "look_up_at": until}
         if key is not None:
             row |= {"idempotency_key": key.digest, "fingerprint": key.fingerprint}
-        for _ in range(3):  # the key's payment may be dropped between the two transactions
+        for _ in range(3):  # another process may drop the key's payment between the two statements
             try:
                 with self._transaction() as connection:
                     connection.execute(_insert, row)
@@ -106,7 +105,7 @@ class Sql:
             claimed = self._claimed(payment.merchant, key)
             if claimed is not None:
                 return claimed
-        raise StoreUnavailable("the key's payment comes and goes")
+        raise StoreUnavailable("the key's payment was dropped each time")
 
     @available()
     def settle(
@@ -153,12 +152,12 @@ class Sql:
             candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
         taken = []
         for payment_id, look_ups in candidates:
-            again = {"look_up_at": now + timedelta(seconds=interval_s(look_ups)), "look_ups": look_ups + 1}
-            mine = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
+            values = {"look_up_at": now + timedelta(seconds=interval_s(look_ups)), "look_ups": look_ups + 1}
+            unchanged = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
             with self._engine.begin() as connection:
-                take = sa.update(payments).where(mine).values(again).returning(*_columns)
+                take = sa.update(payments).where(unchanged).values(values).returning(*_columns)
                 row = connection.execute(take).one_or_none()
-            if row is not None:  # otherwise another process has it
+            if row is not None:  # else another process took it
                 taken.append(_payment(row))
         return taken
 
@@ -205,8 +204,8 @@ class Sql:
 
     @available()
     def revoke_api_key(self, key_id: str) -> ApiKey | None:
-        good = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-        revoke = sa.update(api_keys).where(good).values(revoked_at=datetime.now(UTC)).returning(*_api_key_columns)
+        valid = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
+        revoke = sa.update(api_keys).where(valid).values(revoked_at=datetime.now(UTC)).returning(*_api_key_columns)
         with self._engine.begin() as connection:
             row = connection.execute(revoke).one_or_none()
         return ApiKey(**row._mapping) if row else None
@@ -214,7 +213,7 @@ class Sql:
     @available()
     def record_api_key_uses(self, used: Mapping[str, datetime]) -> None:
         with self._engine.begin() as connection:
-            for key_id, minute in sorted(used.items()):  # in one order, or two gateways wait for each other
+            for key_id, minute in sorted(used.items()):  # always in the same order: no deadlock between gateways
                 last = api_keys.c.last_used_at
                 earlier = sa.and_(api_keys.c.id == key_id, sa.or_(last.is_(None), last < minute))
                 connection.execute(sa.update(api_keys).where(earlier).values(last_used_at=minute))
@@ -225,7 +224,7 @@ class Sql:
             connection.execute(sa.select(1))
 
     def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the connections."""
         self._engine.dispose()
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The tables as they are now, for every database alike; storage/migrations/ has the steps that lead here."""
+"""Which tables a database has now; the steps in storage/migrations/ create them."""
 
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ metadata = sa.MetaData()
 
 
 class Utc(sa.TypeDecorator[datetime]):
-    """Aware datetimes in UTC, kept without a zone: SQLite has none."""
+    """Aware datetimes, stored in UTC without a time zone, because SQLite has none."""
 
     impl = sa.DateTime
     cache_ok = True
@@ -27,7 +27,7 @@ payments = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("merchant", sa.String(64), nullable=False),
-    sa.Column("idempotency_key", sa.String(64)),  # an HMAC of it
+    sa.Column("idempotency_key", sa.String(64)),  # its HMAC
     sa.Column("fingerprint", sa.String(64)),
     sa.Column("status", sa.String(10), nullable=False),
     sa.Column("card_last4", sa.String(4), nullable=False),
@@ -36,9 +36,9 @@ payments = sa.Table(
     sa.Column("currency", sa.String(3), nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
-    # A PENDING payment's first request may be at work until then.
+    # A PENDING payment's first request may be running until then; afterwards the payment is unresolved.
     sa.Column("working_until", Utc, nullable=False),
-    # When to ask the bank about it, and how often that was done.
+    # When a look-up of a PENDING payment is due, and how many there were.
     sa.Column("look_up_at", Utc, nullable=False),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),
     sa.UniqueConstraint("merchant", "idempotency_key"),

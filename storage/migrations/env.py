@@ -1,4 +1,4 @@
-"""What Alembic runs the steps with: the transaction that storage/database.py has begun."""
+"""How Alembic connects: inside the transaction that storage/database.py began."""
 
 from alembic import context
 

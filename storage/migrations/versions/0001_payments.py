@@ -1,4 +1,4 @@
-"""Payments, their audit trail, and facts about the store."""
+"""Create payments, their audit trail, and facts about the store."""
 
 import sqlalchemy as sa
 from alembic import op

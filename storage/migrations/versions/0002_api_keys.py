@@ -1,4 +1,4 @@
-"""Merchants' API keys, by their digests."""
+"""Create API keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,5 +19,5 @@ def upgrade() -> None:
         sa.Column("last_used_at", Utc),
         sa.Column("revoked_at", Utc),
     )
-    # Gateways that know of no keys would let everybody in; by this they refuse the store.
+    # A gateway that knows no API keys would accept any caller; with this version it refuses the store.
     op.execute("UPDATE meta SET value = '2' WHERE name = 'schema_version'")
