@@ -42,7 +42,7 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
     bank = ScriptedBank(reply(502, b""))
     with Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway:
         payment = gateway.pay(card_number="2222405343241234").json()
-        wait_until(lambda: "the bank can't be asked" in gateway.log or "did not say" in gateway.log, 20)
+        wait_until(lambda: "the bank offers no look-up" in gateway.log or "did not say" in gateway.log, 20)
         (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
         assert pending == {
             "id": payment["id"],

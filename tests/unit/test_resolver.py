@@ -1,0 +1,295 @@
+"""The resolver settles unresolved payments by what the bank says, and no others."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+import bank
+import payments
+import store
+from bank.simulator import Simulator
+from payments import resolver
+from store import Payment, Status
+from tests.support import DROPPED, OVERSIZED, store_url, valid_payment
+
+# Long enough ago that no request for the payment can still reach the bank.
+OLD = timedelta(minutes=10)
+
+
+@pytest.fixture(params=["memory", "sqlite"], autouse=True)
+def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An open store, and a resolver that does not wait long."""
+    store.configure(store_url(request.param, tmp_path, request), fingerprint_key=bytes(32))
+    monkeypatch.setattr(resolver, "SEARCH_INTERVAL_S", 0.001)
+    monkeypatch.setattr(resolver, "FIRST_INTERVAL_S", 0.0)
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """The bank simulator, behind HTTP."""
+    simulator = Simulator()
+    simulator.start()
+    connect(simulator.url)
+    yield simulator
+    simulator.stop()
+
+
+def connect(url: str) -> None:
+    bank.configure(
+        url,
+        connect_timeout_s=2,
+        timeout_s=5,
+        retries=0,
+        concurrency=4,
+        queue=4,
+        breaker_failures=10_000,
+        breaker_open_s=0.1,
+    )
+
+
+async def unresolved(age: timedelta = OLD) -> UUID:
+    """Record a payment that no request is running for and that the bank does not know."""
+    payment = Payment(
+        id=uuid4(),
+        merchant="acme",
+        status=Status.PENDING,
+        card_last4="8877",
+        expiry_month=12,
+        expiry_year=2099,
+        currency="GBP",
+        amount=1050,
+        created_at=datetime.now(UTC) - age,
+    )
+    await store.claim(payment, None, 0)
+    return payment.id
+
+
+@contextlib.asynccontextmanager
+async def resolving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Run the resolver; the function that this yields waits until two further rounds are over."""
+    began: asyncio.Queue[None] = asyncio.Queue()
+    take_due = store.take_due
+
+    async def counted(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+        began.put_nowait(None)
+        return await take_due(limit, interval_s)
+
+    async def two_rounds() -> None:
+        while not began.empty():
+            began.get_nowait()
+        for _ in range(3):  # the third one begins when the second one is over
+            await asyncio.wait_for(began.get(), 10)
+
+    monkeypatch.setattr(store, "take_due", counted)
+    running = asyncio.create_task(resolver.run())
+    try:
+        yield two_rounds
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def outcome(payment_id: UUID) -> tuple[Status, list[tuple[str, str]]]:
+    """Return the payment's status, and who changed it, with which note."""
+    found = await store.find(payment_id)
+    assert found is not None
+    return found.status, [(change.changed_by, change.note) for change in await store.history(payment_id)]
+
+
+@pytest.mark.usefixtures("simulator")
+@pytest.mark.parametrize(("card_number", "status"), [(DROPPED, Status.AUTHORIZED), (OVERSIZED, Status.DECLINED)])
+def test_a_payment_whose_answer_was_lost_ends_as_the_bank_decided(
+    monkeypatch: pytest.MonkeyPatch, card_number: str, status: Status
+) -> None:
+    """The bank decided and its answer can't be read; the look-up says what it decided."""
+    monkeypatch.setattr(payments, "LOOK_UP_S", 0.0)
+
+    async def scenario() -> None:
+        paid = await payments.pay("acme", valid_payment(card_number=card_number))
+        assert paid.payment.status is Status.PENDING
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        assert await outcome(paid.payment.id) == (status, [("resolver", "the bank's look-up")])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("simulator")
+def test_an_old_payment_that_the_bank_does_not_know_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request for it can still be on its way, so it was not charged and never will be."""
+
+    async def scenario() -> None:
+        payment_id = await unresolved(timedelta(seconds=resolver.surely_over_s()))
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        expected = [("resolver", "the bank does not know the payment")]
+        assert await outcome(payment_id) == (Status.DECLINED, expected)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_young_payment_that_the_bank_does_not_know_stays_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for it may still be on its way to the bank."""
+
+    async def scenario() -> None:
+        payment_id = await unresolved(timedelta(seconds=1))
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        assert await outcome(payment_id) == (Status.PENDING, [])
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_payment_with_a_running_request_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request settles it."""
+    looked_up: list[UUID] = []
+    look_up = bank.look_up
+
+    async def noted(payment_id: UUID) -> bool | None:
+        looked_up.append(payment_id)
+        return await look_up(payment_id)
+
+    monkeypatch.setattr(bank, "look_up", noted)
+
+    async def scenario() -> None:
+        idle, running = await unresolved(), uuid4()
+        found = await store.find(idle)
+        assert found is not None
+        await store.claim(replace(found, id=running), None, 3600)
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        assert looked_up == [idle]
+        assert await outcome(running) == (Status.PENDING, [])
+
+    asyncio.run(scenario())
+
+
+def test_without_a_look_up_the_payment_stays_pending_for_an_operator(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, simulator: Simulator
+) -> None:
+    """A 404 does not say that the bank does not know the payment; the log says what an operator can do."""
+    connect(f"{simulator.url}/without-look-up")
+
+    async def scenario() -> None:
+        payment_id = await unresolved()
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        assert await outcome(payment_id) == (Status.PENDING, [])
+        lines = [line.message for line in caplog.records if str(payment_id) in line.message]
+        assert lines
+        assert "run.py settle" in lines[0]
+
+    asyncio.run(scenario())
+
+
+def test_a_payment_stays_pending_while_the_bank_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is settled when the bank is back."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    connect(f"http://127.0.0.1:{port}")
+
+    async def scenario() -> None:
+        payment_id = await unresolved()
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+            assert await outcome(payment_id) == (Status.PENDING, [])
+            simulator = Simulator(port=port)
+            simulator.start()
+            await two_rounds()
+            await two_rounds()
+            assert (await outcome(payment_id))[0] is Status.DECLINED
+        await asyncio.to_thread(simulator.stop)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("simulator")
+def test_a_payment_that_is_settled_during_the_look_up_is_not_settled_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first one to settle wins, the audit trail has one line, and the log has no warning."""
+    look_up = bank.look_up
+
+    async def slow_look_up(payment_id: UUID) -> bool | None:
+        authorized = await look_up(payment_id)
+        await store.settle(payment_id, Status.AUTHORIZED, "operator", "the bank's statement")
+        return authorized
+
+    monkeypatch.setattr(bank, "look_up", slow_look_up)
+
+    async def scenario() -> None:
+        payment_id = await unresolved()
+        async with resolving(monkeypatch) as two_rounds:
+            await two_rounds()
+        assert await outcome(payment_id) == (Status.AUTHORIZED, [("operator", "the bank's statement")])
+
+    asyncio.run(scenario())
+    assert [line.message for line in caplog.records if line.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.usefixtures("simulator")
+def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bank that does not know an outcome after 2 s is asked ever more rarely, and never forgotten."""
+    monkeypatch.setattr(resolver, "FIRST_INTERVAL_S", 2.0)
+    intervals: list[float] = []
+    take_due = store.take_due
+
+    async def noted(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+        def noted_interval_s(look_ups: int) -> float:
+            intervals.append(interval_s(look_ups))
+            return 0.0  # due again at once
+
+        return await take_due(limit, noted_interval_s)
+
+    monkeypatch.setattr(store, "take_due", noted)
+
+    async def scenario() -> None:
+        await unresolved(timedelta(seconds=1))
+        async with asyncio.timeout(10), resolving(monkeypatch) as two_rounds:
+            while len(intervals) < 10:
+                await two_rounds()
+
+    asyncio.run(scenario())
+    assert intervals[:10] == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+
+
+@pytest.mark.usefixtures("simulator")
+@pytest.mark.parametrize("function", ["unresolved_stats", "take_due", "settle"])
+@pytest.mark.parametrize("error", [store.StoreUnavailable("down"), RuntimeError("4000000000000127")])
+def test_a_failure_of_the_store_does_not_end_the_resolver(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str, error: Exception
+) -> None:
+    """Whatever fails is tried again; the log says so, without the words of a foreign exception."""
+    working = getattr(store, function)
+    failures = [error, error]
+
+    async def fails_twice(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await working(*args, **options)
+
+    monkeypatch.setattr(store, function, fails_twice)
+
+    async def scenario() -> None:
+        payment_id = await unresolved()
+        async with asyncio.timeout(10), resolving(monkeypatch) as two_rounds:
+            while (await outcome(payment_id))[0] is Status.PENDING:
+                await two_rounds()
+        assert (await outcome(payment_id))[0] is Status.DECLINED
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+    assert failures == []
+    assert [line for line in caplog.records if line.name == "gateway.resolver"]
+    assert "4000000000000127" not in caplog.text
