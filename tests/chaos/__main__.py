@@ -1,13 +1,13 @@
-"""make chaos: gateways killed, databases stopped, connections dropped, under load; then the books are compared.
+"""Chaos test: under load, gateways are killed, the database is stopped and the bank drops connections.
 
     python -m tests.chaos [--seconds 60] [--seed N] [--store sqlite|postgresql] [--clients 8]
 
-Two gateways share a database and a bank. Clients send payments with idempotency keys, each to either
-gateway, and retry as README.md tells merchants to until they have a final answer. Meanwhile gateways
-are killed with SIGKILL and started again, PostgreSQL is stopped at once and started again, and cards
-are used for which the bank drops the connection before or after its work. At the end the simulator's
-ledger and the gateways' table are compared payment by payment, and everything that was written is
-searched for card numbers and CVVs.
+Two gateways share a database and a bank. Clients send payments with idempotency keys to either gateway,
+and retry until they have a final answer, as the documents tell merchants to do. Meanwhile gateways are
+killed with SIGKILL and started again, PostgreSQL is stopped in immediate mode and started again, and
+for some cards the bank drops the connection before or after its decision. At the end the simulator's
+ledger and the payments in the database are compared one by one, and database and logs are searched for
+card numbers and CVVs.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from store import Status
 from tests import postgres, support
 from tests.support import Gateway
 
-# Four digits that stand in no amount and no card here; CVVs are searched for as whole words.
+# Four digits that occur in no amount and no card number here; CVVs are searched for as whole words.
 CVV = "7391"
 
 MISBEHAVING = [support.DROPPED, support.DROPPED_BEFORE, support.SILENT, support.FAILED, support.GARBAGE]
@@ -42,19 +42,19 @@ MISBEHAVING = [support.DROPPED, support.DROPPED_BEFORE, support.SILENT, support.
 
 @dataclass
 class Tally:
-    """What happened, for the report."""
+    """What happened during the run, for the report."""
 
     requests: Counter[str] = field(default_factory=Counter)
     kills: int = 0
     outages: int = 0
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # the final answer by key
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last answer, by idempotency key
     cards: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Cluster:
-    """Two gateways that can be killed; a client never knows which of them is up."""
+    """Two gateways, either of which may be down when a client calls it."""
 
     def __init__(self, settings: dict[str, str], folder: Path) -> None:
         self._settings = settings
@@ -69,17 +69,17 @@ class Cluster:
         return rng.choice(self._gateways).api
 
     def kill(self, number: int) -> None:
-        """SIGKILL one, and start another in its place."""
+        """Kill one with SIGKILL, and start another in its place."""
         self._gateways[number].process.kill()
         self._end(self._gateways[number])
         while True:
-            with contextlib.suppress(AssertionError):  # the database may be down: then it does not start
+            with contextlib.suppress(AssertionError):  # while the database is down it does not start
                 self._gateways[number] = self._start()
                 return
             time.sleep(0.2)
 
     def stop(self) -> str:
-        """Stop both, and return all that any gateway ever logged."""
+        """Stop both, and return everything that any gateway printed."""
         for gateway in self._gateways:
             gateway.process.terminate()
             self._end(gateway)
@@ -91,7 +91,7 @@ class Cluster:
 
 
 class Client(threading.Thread):
-    """A merchant: makes payments until the time is up, each with a key, and each until it has an answer."""
+    """A merchant that makes payments until the time is up, and retries each until it has an answer."""
 
     def __init__(self, cluster: Cluster, rng: random.Random, until: float, tally: Tally) -> None:
         super().__init__()
@@ -108,14 +108,14 @@ class Client(threading.Thread):
                 with self._tally.lock:
                     self._tally.cards.add(body["card_number"])
                 key = secrets.token_hex(16)
-                while not self._is_over(self._send(key, body)):
+                while not self._is_final(self._send(key, body)):
                     time.sleep(0.1)
 
     def _card(self) -> str:
         if self._rng.random() < 0.2:
             return self._rng.choice(MISBEHAVING)
-        card = f"{self._rng.randint(4 * 10**14, 5 * 10**14 - 1)}{self._rng.randint(1, 9)}"  # 0 would be 503 for ever
-        return self._card() if card.endswith(CVV) else card  # the last four digits are kept
+        card = f"{self._rng.randint(4 * 10**14, 5 * 10**14 - 1)}{self._rng.randint(1, 9)}"  # a 0 is always a 503
+        return self._card() if card.endswith(CVV) else card  # the last four digits are recorded
 
     def _send(self, key: str, body: dict[str, Any]) -> str:
         url = f"{self._cluster.api(self._rng)}/payments"
@@ -135,13 +135,13 @@ class Client(threading.Thread):
             if answer.status_code in {201, 202}:
                 payment, before = answer.json(), self._tally.answers.get(key)
                 if before and (before["id"] != payment["id"] or before["status"] not in {payment["status"], "PENDING"}):
-                    self._tally.faults.append(f"key {key} changed its answer: {before} then {payment}")
+                    self._tally.faults.append(f"the answer for key {key} changed: {before} then {payment}")
                 self._tally.answers[key] = payment
             elif answer.status_code not in {409, 503}:
-                self._tally.faults.append(f"an answer that must not be: {answer.status_code} {answer.text}")
+                self._tally.faults.append(f"an unexpected answer: {answer.status_code} {answer.text}")
 
-    def _is_over(self, outcome: str) -> bool:
-        """As README.md says; of those in doubt, most merchants do something else meanwhile."""
+    def _is_final(self, outcome: str) -> bool:
+        """Return whether to stop retrying. Most merchants do not wait for a PENDING payment."""
         if outcome == "202":
             return self._rng.random() < 0.7 or time.monotonic() > self._until
         return outcome not in {"409", "503", "no answer"} or (outcome == "503" and time.monotonic() > self._until)
@@ -162,7 +162,7 @@ def disturb(cluster: Cluster, server: postgres.Postgres | None, rng: random.Rand
 
 
 def compare(ledger: dict[str, dict[str, Any]], table: dict[str, Any], tally: Tally) -> dict[str, int]:
-    """Hold the bank's ledger against the gateways' table, payment by payment, and against the answers."""
+    """Compare the bank's ledger, the payments in the database and the answers; return the numbers of differences."""
     authorized = {payment_id for payment_id, entry in ledger.items() if entry["authorized"]}
     recorded = {payment_id for payment_id, payment in table.items() if payment.status is Status.AUTHORIZED}
     amounts = Counter(ledger[payment_id]["amount"] for payment_id in authorized)
@@ -182,9 +182,9 @@ def compare(ledger: dict[str, dict[str, Any]], table: dict[str, Any], tally: Tal
 
 
 def leaks(texts: dict[str, str], cards: set[str]) -> list[str]:
-    """Return every card number, and every CVV that is a word of its own, with the text around it.
+    """Return every card number, and every CVV that is a whole word, with the text around it.
 
-    Times are left out, which are any digits: `ms=7391.0`.
+    Durations are skipped, because they may hold any digits: `ms=7391.0`.
     """
     numbers = "|".join(map(re.escape, cards)) or "$^"
     pattern = re.compile(rf"(?:{numbers})|(?<![\w.-])(?<!ms=){CVV}(?![\w-])")
@@ -196,7 +196,7 @@ def leaks(texts: dict[str, str], cards: set[str]) -> list[str]:
 
 
 def run(options: argparse.Namespace, folder: Path, server: postgres.Postgres | None) -> int:
-    """Do all of it; returns how many faults there were."""
+    """Run the load and the disturbances, compare and report; return the number of faults."""
     url = server.new_database() if server else f"sqlite:///{folder / 'payments.db'}"
     simulator = Simulator(latency_s=0.02)
     simulator.start()
@@ -216,7 +216,7 @@ def run(options: argparse.Namespace, folder: Path, server: postgres.Postgres | N
     simulator.stop()
     faults = compare(ledger, table, tally)
     leaked = leaks(_texts(url, server, log), tally.cards)
-    tally.faults += leaked  # to be shown
+    tally.faults += leaked  # for the report
     faults["card numbers or CVVs in files, dump or logs"] = len(leaked)
     _report(tally, ledger, table, faults)
     return sum(faults.values())
@@ -240,7 +240,7 @@ def _load(options: argparse.Namespace, cluster: Cluster, server: postgres.Postgr
 
 
 def _resolved(settings: dict[str, str]) -> dict[str, Any]:
-    """Wait until the resolver has ended everything, at most a minute, and return the whole table."""
+    """Wait at most a minute until no payment is PENDING, and return all payments by id."""
     store.configure(settings["STORE_URL"], fingerprint_key=bytes.fromhex(settings["FINGERPRINT_KEY"]))
     deadline = time.monotonic() + 60
     while asyncio.run(store.search(Status.PENDING, limit=1)) and time.monotonic() < deadline:
@@ -257,7 +257,7 @@ def _texts(url: str, server: postgres.Postgres | None, log: str) -> dict[str, st
     files = {file.name: file.read_bytes().decode("latin-1") for file in path.parent.glob("payments.db*")}
     with contextlib.closing(sqlite3.connect(path)) as database:
         dump = "\n".join(database.iterdump())
-    # In a file of bytes any four digits may stand by chance, so there only card numbers are searched for.
+    # Four digits occur in binary files by chance, so these are searched for card numbers only.
     return {"log": log, "dump": dump, **{name: text.replace(CVV, "") for name, text in files.items()}}
 
 
@@ -276,7 +276,7 @@ def _report(tally: Tally, ledger: dict[str, Any], table: dict[str, Any], faults:
 
 
 def main() -> int:
-    """Read the command line and run; the exit status says whether there was a fault."""
+    """Read the command line and run; return 1 when there was a fault, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))

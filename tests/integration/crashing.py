@@ -1,9 +1,9 @@
-"""run.py that kills itself, as `kill -9` would, at one point in the life of a payment.
+"""run.py that kills itself with SIGKILL at one step of a payment.
 
-    CRASH_AT=POINT python crashing.py
+    CRASH_AT=STEP python crashing.py
 
-The points are the borders that payments.py crosses: claim (store), authorize (bank), settle (store),
-each before and after. The first payment of 666 minor units to reach the point takes the process along.
+The steps are before and after each call of payments.pay to the store and the bank: claim, authorize and
+settle. The first payment of 666 minor units that reaches the step ends the process.
 """
 
 import os
@@ -22,7 +22,7 @@ import store
 CRASHING_AMOUNT = 666
 MODULES: dict[str, Any] = {"claim": store, "authorize": bank, "settle": store}
 
-_doomed: set[Any] = set()
+_crashing_payments: set[Any] = set()
 
 
 def _crash() -> None:
@@ -33,11 +33,11 @@ def _crashing(function: Callable[..., Awaitable[Any]], when: str) -> Callable[..
     async def wrapped(subject: Any, *args: Any) -> Any:
         payment_id = getattr(subject, "payment_id", getattr(subject, "id", subject))
         if getattr(subject, "amount", None) == CRASHING_AMOUNT:
-            _doomed.add(payment_id)
-        if when == "before" and payment_id in _doomed:
+            _crashing_payments.add(payment_id)
+        if when == "before" and payment_id in _crashing_payments:
             _crash()
         result = await function(subject, *args)
-        if when == "after" and payment_id in _doomed:
+        if when == "after" and payment_id in _crashing_payments:
             _crash()
         return result
 
@@ -46,9 +46,9 @@ def _crashing(function: Callable[..., Awaitable[Any]], when: str) -> Callable[..
 
 when, _, name = os.environ["CRASH_AT"].partition("-")
 for known, module in MODULES.items():
-    # The others are wrapped too, only to learn which payments are doomed.
+    # All are wrapped, because `claim` learns the ids of the payments of 666 minor units.
     setattr(module, known, _crashing(getattr(module, known), when if known == name else "never"))
-if name == "working":  # while the bank works: it answers after 2 s
+if name == "working":  # during the bank call, which takes 2 s
     asked = bank.authorize
 
     async def _authorize(request: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A short `make chaos` on each kind of database: the books agree."""
+"""A short run of tests/chaos on each kind of database."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from tests.support import ROOT
 
 @pytest.mark.parametrize("store", ["sqlite", "postgresql"])
 @pytest.mark.timeout(300)
-def test_the_books_agree_after_a_little_chaos(store: str) -> None:
-    """No loss, no double, nothing pending, no card number anywhere; and there really was chaos."""
+def test_bank_and_database_agree_after_chaos(store: str) -> None:
+    """No payment is lost, charged twice or left PENDING, and no card number is in a file; gateways were killed."""
     command = [sys.executable, "-m", "tests.chaos", "--seconds", "12", "--seed", "7", "--store", store]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]

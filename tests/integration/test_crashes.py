@@ -1,4 +1,4 @@
-"""A gateway killed at every point of a payment's life: nothing is lost and nothing is made twice."""
+"""Crashes: a gateway is killed at each step of a payment; no payment is lost or charged twice."""
 
 import itertools
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests import support
 from tests.support import Gateway, valid_payment, wait_until
 
 CRASHING = Path(__file__).parent / "crashing.py"
-POINTS = [
+STEPS = [
     "before-claim",
     "after-claim",
     "before-authorize",
@@ -21,27 +21,27 @@ POINTS = [
     "before-settle",
     "after-settle",
 ]
-KEY = {"Idempotency-Key": "the one payment"}
+KEY = {"Idempotency-Key": "the only payment"}
 
 
-@pytest.mark.parametrize("point", POINTS)
-def test_a_crash_loses_nothing_and_doubles_nothing(point: str, database_url: str) -> None:
-    """The client retries with its key until it has an answer; then ledger and table agree."""
+@pytest.mark.parametrize("step", STEPS)
+def test_a_crash_loses_no_payment_and_charges_none_twice(step: str, database_url: str) -> None:
+    """The client retries with its key until it has an answer; then the bank's ledger and the database agree."""
     simulator = Simulator()
     simulator.start()
     settings = {
         "STORE_URL": database_url,
         "FINGERPRINT_KEY": "0f" * 32,
         "BANK_URL": simulator.url,
-        "BANK_TIMEOUT_S": "3" if point == "at-working" else "0.5",
+        "BANK_TIMEOUT_S": "3" if step == "at-working" else "0.5",
         "BANK_CONNECT_TIMEOUT_S": "0.2",
     }
-    card = support.SLOW if point == "at-working" else support.AUTHORIZED_CARD
+    card = support.SLOW if step == "at-working" else support.AUTHORIZED_CARD
     body = valid_payment(amount=666, card_number=card)
-    with Gateway(script=CRASHING, settings=settings, CRASH_AT=point) as doomed:
+    with Gateway(script=CRASHING, settings=settings, CRASH_AT=step) as crashing:
         with pytest.raises(requests.ConnectionError):
-            requests.post(f"{doomed.api}/payments", json=body, headers=KEY, timeout=30)
-        assert doomed.process.wait(10) == -9
+            requests.post(f"{crashing.api}/payments", json=body, headers=KEY, timeout=30)
+        assert crashing.process.wait(10) == -9
     with Gateway(settings=settings) as gateway:
         answers: list[requests.Response] = []
 
@@ -51,7 +51,7 @@ def test_a_crash_loses_nothing_and_doubles_nothing(point: str, database_url: str
 
         wait_until(answered, 40)
         seen = [status for status, _ in itertools.groupby(answer.status_code for answer in answers)]
-        assert seen in ([201], [409, 201], [202, 201], [409, 202, 201]), "told to wait, then in doubt, then settled"
+        assert seen in ([201], [409, 201], [202, 201], [409, 202, 201]), "in use, then PENDING, then settled"
         _agree(gateway, simulator, answers[-1].json())
     simulator.stop()
 
@@ -62,7 +62,7 @@ def _agree(gateway: Gateway, simulator: Simulator, payment: dict[str, Any]) -> N
     if payment["status"] == "AUTHORIZED":
         assert authorized == [payment["id"]]
     else:
-        assert payment["status"] == "DECLINED", "the bank never heard of it"
+        assert payment["status"] == "DECLINED", "the bank does not know it"
         assert authorized == []
     found = requests.get(f"{gateway.api}/payments/{payment['id']}", timeout=10).json()
     assert found == payment
@@ -71,10 +71,8 @@ def _agree(gateway: Gateway, simulator: Simulator, payment: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("card_number", "status"), [(support.DROPPED, "AUTHORIZED"), (support.DROPPED_BEFORE, "DECLINED")]
 )
-def test_a_connection_dropped_before_or_after_the_work_is_found_out(
-    card_number: str, status: str, database_url: str
-) -> None:
-    """The bank is asked: it did the work, or it never heard of the payment."""
+def test_a_dropped_connection_is_resolved_by_a_look_up(card_number: str, status: str, database_url: str) -> None:
+    """The bank has authorized the payment before it dropped the connection, or does not know it."""
     settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": "0f" * 32, "BANK_TIMEOUT_S": "0.5"}
     with Gateway(settings=settings, BANK_CONNECT_TIMEOUT_S="0.2") as gateway:
         pending = gateway.pay(card_number=card_number)

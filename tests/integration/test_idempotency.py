@@ -1,4 +1,4 @@
-"""The same key is the same payment: every row of the table, in memory and in databases."""
+"""Idempotency: requests with the same key are one payment, in memory and in databases."""
 
 import json
 import uuid
@@ -22,7 +22,7 @@ def settings(url: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=["memory", "sqlite", "postgresql"])
 def gateway(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """One gateway on each store for the whole file; every test takes keys of its own."""
+    """One gateway on each store for the whole file; every test uses its own keys."""
     url = support.store_url(request.param, tmp_path_factory.mktemp("store"), request)
     with Gateway(BANK_TIMEOUT_S="1", BANK_CONNECT_TIMEOUT_S="0.2", settings=settings(url)) as running:
         yield running
@@ -34,8 +34,8 @@ def pay(gateway: Gateway, key: str, **changes: object) -> requests.Response:
     )
 
 
-def test_every_row_of_the_table(gateway: Gateway) -> None:
-    """One gateway, a key for each row."""
+def test_a_repeated_key_is_replayed_refused_or_in_use(gateway: Gateway) -> None:
+    """A settled payment is replayed, another payment is a 422, a running request is a 409, and PENDING stays a 202."""
     for card_number, status in ((support.AUTHORIZED_CARD, "AUTHORIZED"), (support.DECLINED_CARD, "DECLINED")):
         first = pay(gateway, f"settled {status}", card_number=card_number)
         again = pay(gateway, f"settled {status}", card_number=card_number)
@@ -48,7 +48,7 @@ def test_every_row_of_the_table(gateway: Gateway) -> None:
     reordered = json.dumps(dict(reversed(valid_payment().items())), indent=3)
     headers = {"Idempotency-Key": '"settled AUTHORIZED"', "Content-Type": "application/json"}
     again = requests.post(f"{gateway.api}/payments", data=reordered, headers=headers, timeout=10)
-    assert again.headers.get("Idempotent-Replayed") == "true", "quoted or bare, whatever the order and spacing"
+    assert again.headers.get("Idempotent-Replayed") == "true", "quotes, order and white space do not matter"
 
     for change in ({"cvv": "124"}, {"amount": 1051}, {"expiry_month": 11}, {"card_number": support.DECLINED_CARD}):
         reused = pay(gateway, "settled AUTHORIZED", **change)
@@ -67,15 +67,15 @@ def test_every_row_of_the_table(gateway: Gateway) -> None:
     assert again.headers["Location"] == pending.headers["Location"]
     wait_until(lambda: pay(gateway, "in use", card_number=support.SILENT).status_code == 201)
     settled = pay(gateway, "in use", card_number=support.SILENT).json()
-    assert settled == {**pending.json(), "status": "AUTHORIZED"}, "as it stands now: the bank was asked again"
+    assert settled == {**pending.json(), "status": "AUTHORIZED"}, "the resolver has settled it"
 
 
 @pytest.mark.parametrize(
     ("changes", "status"),
     [({"cvv": "12"}, 400), ({"card_number": support.REFUSED}, 500), ({"card_number": support.UNAVAILABLE_CARD}, 503)],
 )
-def test_after_a_failure_the_key_is_fresh(gateway: Gateway, changes: dict[str, str], status: int) -> None:
-    """Nothing was kept: the same key may even carry another payment."""
+def test_a_key_is_free_after_a_failure(gateway: Gateway, changes: dict[str, str], status: int) -> None:
+    """No record stays, so the same key may be used for another payment."""
     key = str(uuid.uuid4())
     assert pay(gateway, key, **changes).status_code == status
     fresh = pay(gateway, key)
@@ -103,7 +103,7 @@ def test_after_a_failure_the_key_is_fresh(gateway: Gateway, changes: dict[str, s
     ],
 )
 def test_a_key_is_printable_ascii_quoted_or_bare(gateway: Gateway, header: str, status: int) -> None:
-    """1 to 255 characters of it."""
+    """A key has 1 to 255 characters."""
     headers = {"Idempotency-Key": header.encode("latin-1")}
     answer = requests.post(f"{gateway.api}/payments", json=valid_payment(), headers=headers, timeout=10)
     assert answer.status_code == status
@@ -111,15 +111,15 @@ def test_a_key_is_printable_ascii_quoted_or_bare(gateway: Gateway, header: str, 
         assert [error["field"] for error in answer.json()["errors"]] == ["Idempotency-Key"]
 
 
-def test_a_wrong_key_and_wrong_fields_are_one_message(gateway: Gateway) -> None:
-    """All validation errors in one 400, wherever they stand."""
+def test_a_wrong_key_and_wrong_fields_are_one_400(gateway: Gateway) -> None:
+    """The answer lists errors in headers and in the body together."""
     answer = pay(gateway, "x" * 256, cvv="1", amount=0)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == ["Idempotency-Key", "amount", "cvv"]
 
 
-def test_fifty_at_once_over_two_processes_are_one_authorization(database_url: str) -> None:
-    """The bank is asked once; everybody gets that payment, or is told to come back for it."""
+def test_fifty_concurrent_requests_to_two_processes_are_one_authorization(database_url: str) -> None:
+    """The bank is asked once; every request gets that payment or a 409."""
     simulator = Simulator(latency_s=0.3)
     simulator.start()
     common = {"BANK_URL": simulator.url, **settings(database_url)}
@@ -136,7 +136,7 @@ def test_fifty_at_once_over_two_processes_are_one_authorization(database_url: st
 
 
 def test_several_workers_share_a_database(database_url: str) -> None:
-    """WORKERS=2: a payment made by one is found by all, and a worker that is killed is replaced."""
+    """With WORKERS=2, every worker finds every payment."""
     with Gateway(WORKERS="2", settings=settings(database_url)) as gateway:
         wait_until(lambda: gateway.pay().status_code == 201, 30)
         made = [pay(gateway, f"key {number}").json()["id"] for number in range(5)]
@@ -146,7 +146,7 @@ def test_several_workers_share_a_database(database_url: str) -> None:
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
-    """Killed, it can't stop them; then they stop themselves, and the port is free again."""
+    """When that process is killed, the workers stop by themselves, and the port is free again."""
     url = f"sqlite:///{tmp_path}/payments.db"
     with Gateway(WORKERS="2", settings=settings(url)) as gateway:
         wait_until(lambda: gateway.pay().status_code == 201, 30)
@@ -157,8 +157,8 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         wait_until(lambda: again.pay().status_code == 201, 30)
 
 
-def test_the_fingerprint_key_must_be_the_stores(tmp_path: Path) -> None:
-    """One clear line, and no payment is taken for another."""
+def test_the_fingerprint_key_must_be_the_one_of_the_database(tmp_path: Path) -> None:
+    """With another key the gateway does not start, and says why in one line."""
     url = f"sqlite:///{tmp_path}/payments.db"
     with Gateway(settings=settings(url)):
         pass

@@ -1,4 +1,4 @@
-"""What an operator does from the command line, and a load balancer in front of two gateways."""
+"""The operator: commands on payments, a database outage, and a load balancer before two gateways."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def settings(url: str) -> dict[str, str]:
 
 
 def command(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command beside the gateway, as an operator does."""
+    """Run a command as an operator does, in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "USER"}}
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
@@ -37,8 +37,8 @@ def command(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -> None:
-    """With a bank that can't be asked: `pending`, `settle`, and the audit trail of it."""
+def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url: str) -> None:
+    """`pending` lists it, `settle` ends it, and `history` shows who settled it."""
     bank = ScriptedBank(reply(502, b""))
     with Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway:
         payment = gateway.pay(card_number="2222405343241234").json()
@@ -73,8 +73,8 @@ def test_a_payment_in_doubt_is_listed_and_ended_by_a_person(database_url: str) -
     bank.close()
 
 
-def test_a_payment_at_work_is_not_in_doubt(database_url: str) -> None:
-    """Its request will say how it ended; nobody says otherwise meanwhile."""
+def test_an_operator_can_not_settle_while_the_request_is_running(database_url: str) -> None:
+    """Such a payment is not listed as unresolved either; its request settles it."""
     with Gateway(settings=settings(database_url), BANK_TIMEOUT_S="60") as gateway, ThreadPoolExecutor(1) as pool:
         under_way = pool.submit(gateway.pay, card_number=support.SILENT)
         wait_until(lambda: json.loads(command(database_url, "payments", "--json").stdout))
@@ -85,13 +85,13 @@ def test_a_payment_at_work_is_not_in_doubt(database_url: str) -> None:
             f"a request for {payment['id']} is still running: try again later\n",
         )
         assert command(database_url, "pending").stdout == "none\n"
-        gateway.process.kill()  # it would be at work for a minute
+        gateway.process.kill()  # its request would run for a minute
         with pytest.raises(requests.ConnectionError):
             under_way.result()
 
 
 def test_the_commands_reach_payments_in_memory() -> None:
-    """They are done inside the gateway on the same PORT; without one they say so."""
+    """The gateway on the same PORT runs them; without one they say so."""
     bank = ScriptedBank(reply(502, b""))
     with Gateway(BANK_URL=bank.url) as gateway:
         port = gateway.api.split(":")[2].split("/")[0]
@@ -113,7 +113,7 @@ def test_the_commands_reach_payments_in_memory() -> None:
 
 
 def test_payments_are_listed_with_filters(database_url: str) -> None:
-    """As a table or as JSON, newest first."""
+    """The list is a table or JSON, newest first."""
     with Gateway(settings=settings(database_url)) as gateway:
         authorized = gateway.pay().json()["id"]
         declined = gateway.pay(card_number=support.DECLINED_CARD).json()["id"]
@@ -130,8 +130,8 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
 
 
-def test_a_store_that_goes_down_is_503_before_the_bank_and_202_after(postgresql: Postgres) -> None:
-    """Before: the bank is not asked. After its answer: PENDING, and settled when the store is back."""
+def test_a_database_outage_is_503_before_the_bank_call_and_202_after(postgresql: Postgres) -> None:
+    """Before: the bank is not asked. After its answer: PENDING, and settled when the database is back."""
     url = postgresql.new_database()
     simulator = Simulator(latency_s=1.5)
     simulator.start()
@@ -158,7 +158,7 @@ def test_a_store_that_goes_down_is_503_before_the_bank_and_202_after(postgresql:
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx on this machine")
 def test_two_gateways_on_one_postgresql_behind_nginx(postgresql: Postgres, tmp_path: Path) -> None:
-    """The configuration in deploy/, on other ports: one gateway is killed, and payments go on."""
+    """With the configuration in deploy/ on other ports, payments go on after one gateway is killed."""
     simulator = Simulator()
     simulator.start()
     common = {**settings(postgresql.new_database()), "BANK_URL": simulator.url}
@@ -175,7 +175,7 @@ def test_two_gateways_on_one_postgresql_behind_nginx(postgresql: Postgres, tmp_p
             wait_until(lambda: support.answers(url))
 
             def pay(key: str) -> requests.Response:
-                """Retry as README.md says: a connection that nginx kept to the killed gateway is a 502."""
+                """Retry with the same key: a connection that nginx kept to the killed gateway is a 502."""
                 answers: list[requests.Response] = []
 
                 def is_final() -> bool:

@@ -1,4 +1,4 @@
-"""The life of a payment: what is recorded, and when, whatever the bank does."""
+"""Payments: what `pay` records, and when, and what it returns, whatever the bank or the store does."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ def memory() -> None:
 
 
 class Acquirer:
-    """A further bank, which asks a function that blocks."""
+    """A bank whose answers come from a blocking function."""
 
     def __init__(self, decide: Callable[[bank.AuthorizationRequest], bool]) -> None:
         self._decide = decide
@@ -51,10 +51,10 @@ def connect(
     connect_timeout_s: float = 0.2,
     queue: int = 2,
 ) -> None:
-    """Register the further bank in one line and choose it by its scheme."""
-    monkeypatch.setitem(bank.BANKS, "further", lambda _url, **_options: Acquirer(decide))
+    """Register the bank, and choose it by its scheme."""
+    monkeypatch.setitem(bank.BANKS, "test", lambda _url, **_options: Acquirer(decide))
     bank.configure(
-        "further://bank",
+        "test://bank",
         connect_timeout_s=connect_timeout_s,
         timeout_s=5,
         retries=0,
@@ -82,7 +82,7 @@ def recorded(payment: Payment) -> Payment | None:
 
 @pytest.mark.parametrize(("authorized", "status"), [(True, Status.AUTHORIZED), (False, Status.DECLINED)])
 def test_the_banks_answer_is_recorded(monkeypatch: pytest.MonkeyPatch, *, authorized: bool, status: Status) -> None:
-    """What is returned is what is found."""
+    """`pay` returns the payment as it is recorded."""
     connect(monkeypatch, lambda _request: authorized)
     payment = pay()
     assert payment.status is status
@@ -91,7 +91,7 @@ def test_the_banks_answer_is_recorded(monkeypatch: pytest.MonkeyPatch, *, author
 
 
 def test_pending_is_recorded_before_the_bank_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash while the bank works leaves a record to find."""
+    """A crash during the bank call leaves a PENDING record."""
     seen: list[Payment | None] = []
 
     def decide(request: bank.AuthorizationRequest) -> bool:
@@ -104,8 +104,8 @@ def test_pending_is_recorded_before_the_bank_is_asked(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("error", [bank.NotReached("x"), bank.Refused("x")])
-def test_what_certainly_did_not_happen_is_dropped(monkeypatch: pytest.MonkeyPatch, error: bank.BankError) -> None:
-    """The error reaches the caller, and nothing is recorded."""
+def test_a_payment_that_was_not_charged_is_dropped(monkeypatch: pytest.MonkeyPatch, error: bank.BankError) -> None:
+    """The caller gets the bank's error, and no record stays."""
     asked: list[bank.AuthorizationRequest] = []
 
     def decide(request: bank.AuthorizationRequest) -> bool:
@@ -119,10 +119,10 @@ def test_what_certainly_did_not_happen_is_dropped(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("error", [bank.NoAnswer("x"), RuntimeError(AUTHORIZED_CARD)])
-def test_what_may_have_happened_stays_pending(
+def test_a_payment_that_may_be_charged_stays_pending(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """No answer, or a bug of ours after the bank was asked: PENDING, told to the operator, never an error."""
+    """After no answer, or a bug in the bank's client, `pay` returns PENDING and logs an error with the payment's id."""
     connect(monkeypatch, raising(error))
     with caplog.at_level(logging.INFO):
         payment = pay()
@@ -132,8 +132,8 @@ def test_what_may_have_happened_stays_pending(
     assert AUTHORIZED_CARD not in caplog.text
 
 
-def test_a_bank_that_hangs_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With every place taken, the next payment is told so in BANK_CONNECT_TIMEOUT_S, and reads go on."""
+def test_a_bank_that_hangs_does_not_block_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every slot is taken, the next payment fails within BANK_CONNECT_TIMEOUT_S; nothing was charged."""
     release = threading.Event()
     connect(monkeypatch, lambda _request: release.wait(10))
 
@@ -151,7 +151,7 @@ def test_a_bank_that_hangs_does_not_hold_up_the_rest(monkeypatch: pytest.MonkeyP
 
 
 def test_a_record_holds_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not a field of it, whatever it is called."""
+    """No field of a record holds the card number or the CVV."""
     connect(monkeypatch, lambda _request: True)
     payment = pay()
     values = [getattr(payment, name) for name in Payment.__dataclass_fields__]
@@ -250,10 +250,10 @@ def test_a_payment_that_can_not_be_counted_is_answered_as_recorded(
 
 @pytest.mark.usefixtures("stored", "simulator")
 @pytest.mark.parametrize("wrap", [lambda _settle: fail, settle_and_fail, cancel_and])
-def test_a_failure_while_settling_leaves_the_payment_pending_until_it_is_recorded(
+def test_a_failure_while_settling_raises_nothing_and_loses_no_answer(
     monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any]
 ) -> None:
-    """The bank has answered, so `pay` returns PENDING, and the answer is recorded as soon as that works."""
+    """The bank has answered: `pay` returns the payment, and the answer is recorded as soon as the store takes it."""
     calls = [wrap(store.settle), store.settle]
     settle_once_broken = lambda *args, **options: calls.pop(0)(*args, **options)  # noqa: E731
     monkeypatch.setattr(store, "settle", settle_once_broken)
@@ -295,7 +295,7 @@ def test_a_failure_after_nothing_was_charged_is_still_the_banks_error(
 @pytest.mark.usefixtures("simulator")
 @pytest.mark.parametrize("card_number", [AUTHORIZED_CARD, FAILED, UNAVAILABLE_CARD])
 def test_the_time_at_the_bank_is_noted_for_the_log(card_number: str) -> None:
-    """However the call to the bank ends."""
+    """The request context has it however the call ends."""
 
     async def scenario() -> float | None:
         context = request_context.begin([])

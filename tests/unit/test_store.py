@@ -1,4 +1,4 @@
-"""The store: one suite, which memory, SQLite and PostgreSQL must all pass."""
+"""The store: memory, SQLite and PostgreSQL pass the same tests."""
 
 import asyncio
 import contextlib
@@ -61,14 +61,14 @@ def key(name: str = "k", fingerprint: str = "f" * 64, **changes: Any) -> Idempot
     return IdempotencyKey(digest=name, fingerprint=fingerprint, **changes)
 
 
-def asks(scenario: Callable[[], Awaitable[None]]) -> None:
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(scenario())  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("url")
 @pytest.mark.parametrize("status", [Status.AUTHORIZED, Status.DECLINED])
 def test_a_settled_payment_is_found_settled(status: Status) -> None:
-    """Only its status changes, and the audit trail says who, when, from, to and why."""
+    """Only its status changes, and the audit trail says who changed it, when, from what, to what and why."""
 
     async def scenario() -> None:
         payment = pending()
@@ -83,12 +83,12 @@ def test_a_settled_payment_is_found_settled(status: Status) -> None:
         assert (change.from_status, change.to_status) == (Status.PENDING, status)
         assert timedelta() <= datetime.now(UTC) - change.changed_at < timedelta(seconds=10)
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
 def test_a_payment_is_settled_once() -> None:
-    """A second settling, or one of nothing, hits no PENDING row and changes nothing."""
+    """Settling a settled or an unknown payment raises NotPending and changes nothing."""
 
     async def scenario() -> None:
         payment = pending()
@@ -99,12 +99,12 @@ def test_a_payment_is_settled_once() -> None:
                 await store.settle(payment_id, Status.DECLINED, "second")
         assert [change.changed_by for change in await store.history(payment.id)] == ["first"]
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_a_dropped_payment_is_gone_and_its_key_free() -> None:
-    """As if it had never been; a settled payment is never dropped."""
+def test_a_dropped_payment_is_deleted_and_its_key_is_free() -> None:
+    """Another payment can take the key; a settled payment is never dropped."""
 
     async def scenario() -> None:
         first, second = pending(), pending()
@@ -117,12 +117,12 @@ def test_a_dropped_payment_is_gone_and_its_key_free() -> None:
         await store.drop(uuid4())
         assert await store.find(second.id) is not None
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_a_key_has_one_payment() -> None:
-    """The second claim gets the first's payment, its fingerprint, and whether it is being worked on."""
+def test_an_idempotency_key_belongs_to_one_payment() -> None:
+    """A second claim gets the first payment, its fingerprint, and whether its request may be running."""
 
     async def scenario() -> None:
         first = pending()
@@ -139,73 +139,73 @@ def test_a_key_has_one_payment() -> None:
         assert await store.claim(pending(), None, 10) is None
         assert await store.claim(pending(), None, 10) is None
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_work_ends_by_itself_or_in_doubt() -> None:
-    """A process that died does not hold a key for ever."""
+def test_a_payment_is_in_progress_until_its_time_is_over_or_it_is_unresolved() -> None:
+    """A process that crashed does not keep a key in progress."""
 
     async def scenario() -> None:
-        await store.claim(pending(), key("dead"), 0)
-        doubtful = pending()
-        await store.claim(doubtful, key("doubtful"), 60)
-        await store.mark_unresolved(doubtful.id, 60)
-        for name in ("dead", "doubtful"):
+        await store.claim(pending(), key("crashed"), 0)
+        unresolved = pending()
+        await store.claim(unresolved, key("unresolved"), 60)
+        await store.mark_unresolved(unresolved.id, 60)
+        for name in ("crashed", "unresolved"):
             claimed = await store.claim(pending(), key(name), 10)
             assert claimed is not None
             assert (claimed.payment.status, claimed.in_progress) == (Status.PENDING, False)
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_only_an_idle_payment_is_in_doubt_and_settled_as_such() -> None:
-    """What a request is at work on is its own to settle; the oldest doubt comes first."""
+def test_a_payment_with_a_running_request_is_not_unresolved() -> None:
+    """Only its request may settle it; unresolved payments are listed oldest first."""
 
     async def scenario() -> None:
-        working, older, younger = pending(), pending(), pending()
-        await store.claim(working, None, 60)
+        running, older, younger = pending(), pending(), pending()
+        await store.claim(running, None, 60)
         await store.claim(older, None, 0)
         await store.claim(younger, None, 0)
         assert [payment.id for payment in await store.list_unresolved()] == [older.id, younger.id]
         with pytest.raises(NotPending):
-            await store.settle(working.id, Status.DECLINED, "someone", if_unresolved=True)
+            await store.settle(running.id, Status.DECLINED, "someone", if_unresolved=True)
         await store.settle(older.id, Status.DECLINED, "someone", if_unresolved=True)
-        await store.settle(working.id, Status.AUTHORIZED, "someone")
+        await store.settle(running.id, Status.AUTHORIZED, "someone")
         assert [payment.id for payment in await store.list_unresolved()] == [younger.id]
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_what_is_due_is_taken_once_and_later_again() -> None:
-    """By one process at a time, at growing intervals; what is at work or settled is left alone."""
+def test_a_due_payment_is_taken_once_and_again_after_its_interval() -> None:
+    """Payments that are settled or have a running request are not taken."""
 
     async def scenario() -> None:
-        due, working, settled = pending(), pending(), pending()
+        due, running, settled = pending(), pending(), pending()
         await store.claim(due, None, 60)
         await store.mark_unresolved(due.id, 0)
-        await store.claim(working, None, 60)
+        await store.claim(running, None, 60)
         await store.claim(settled, None, 0)
         await store.settle(settled.id, Status.AUTHORIZED, "someone")
         seen: list[int] = []
 
-        def again_s(look_ups: int) -> float:
+        def interval_s(look_ups: int) -> float:
             seen.append(look_ups)
             return 0 if look_ups < 2 else 60
 
         for _ in range(3):
-            assert [payment.id for payment in await store.take_due(10, again_s)] == [due.id]
-        assert await store.take_due(10, again_s) == []
+            assert [payment.id for payment in await store.take_due(10, interval_s)] == [due.id]
+        assert await store.take_due(10, interval_s) == []
         assert seen == [0, 1, 2]
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
 def test_payments_are_searched_newest_first() -> None:
-    """By status and by time, at most so many."""
+    """A search can be limited by status, by time and in number."""
 
     async def scenario() -> None:
         now = datetime.now(UTC)
@@ -219,42 +219,42 @@ def test_payments_are_searched_newest_first() -> None:
         assert [p.id for p in await store.search(Status.PENDING)] == [ids[0], *ids[2:]]
         assert [p.id for p in await store.search(since=now - timedelta(minutes=2, seconds=1))] == ids[:3]
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_of_many_writes_at_once_each_has_its_own_outcome() -> None:
-    """Though SQLite writes them in a few transactions: a taken key and a payment that has ended harm no other."""
+def test_concurrent_writes_have_separate_outcomes() -> None:
+    """SQLite groups them in a few transactions; a key that is taken or a settled payment affects no other write."""
 
     async def scenario() -> None:
-        ended, claimed = pending(), pending()
-        await store.claim(ended, None, 10)
-        await store.settle(ended.id, Status.DECLINED, "someone")
+        settled, claimed = pending(), pending()
+        await store.claim(settled, None, 10)
+        await store.settle(settled.id, Status.DECLINED, "someone")
         await store.claim(claimed, None, 10)
         with_key = [pending(amount=number) for number in range(1, 6)]
         without = [pending() for _ in range(20)]
         outcomes = await asyncio.gather(
             *(store.claim(payment, key(), 10) for payment in with_key),
-            store.settle(ended.id, Status.AUTHORIZED, "someone"),
+            store.settle(settled.id, Status.AUTHORIZED, "someone"),
             *(store.claim(payment, None, 10) for payment in without),
             store.settle(claimed.id, Status.AUTHORIZED, "someone"),
             return_exceptions=True,
         )
-        keyed, (refused, *made, settled) = outcomes[:5], outcomes[5:]
+        keyed, (refused, *others, authorized) = outcomes[:5], outcomes[5:]
         (first,) = [payment for payment, outcome in zip(with_key, keyed, strict=True) if outcome is None]
         assert {outcome.payment for outcome in keyed if isinstance(outcome, store.Claimed)} == {first}
         assert isinstance(refused, NotPending)
-        assert made == [None] * 20
-        assert settled == replace(claimed, status=Status.AUTHORIZED)
+        assert others == [None] * 20
+        assert authorized == replace(claimed, status=Status.AUTHORIZED)
         assert {payment.id for payment in await store.search()} == {
-            payment.id for payment in (ended, claimed, first, *without)
+            payment.id for payment in (settled, claimed, first, *without)
         }
 
-    asks(scenario)
+    run(scenario)
 
 
-def test_sqlite_writes_together_and_all_or_nothing(tmp_path: Any) -> None:
-    """Fifty claims in a few transactions; while somebody else writes, none is kept that does not say it may be."""
+def test_sqlite_groups_writes_and_records_all_of_a_group_or_none(tmp_path: Any) -> None:
+    """Fifty claims need a few transactions; while the database is locked, no claim that failed is recorded."""
     store.configure(f"sqlite:///{tmp_path / 'payments.db'}", fingerprint_key=FINGERPRINT_KEY)
     commits: list[object] = []
     count = commits.append
@@ -271,20 +271,20 @@ def test_sqlite_writes_together_and_all_or_nothing(tmp_path: Any) -> None:
             )
         for payment, outcome in zip(late, outcomes, strict=True):
             assert isinstance(outcome, StoreUnavailable)
-            if outcome.unfinished is not None:  # it waited for the transaction before its own
+            if outcome.unfinished is not None:  # it was waiting for the transaction before its own
                 await outcome.unfinished
             assert (await store.find(payment.id) is None) == (outcome.unfinished is None)
         assert await store.claim(pending(), None, 10) is None
 
     try:
-        asks(scenario)
+        run(scenario)
     finally:
         sa.event.remove(sa.Engine, "commit", count)
         store.close()
 
 
-def test_what_was_written_is_told_though_the_store_was_closed_meanwhile() -> None:
-    """A transaction under way when the store is closed is recorded, and who waits for it hears so."""
+def test_a_write_under_way_when_the_store_is_closed_has_its_outcome() -> None:
+    """The transaction is recorded, and its future has the result; one that did not begin is not run."""
     release = threading.Event()
 
     def transact(calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
@@ -300,27 +300,27 @@ def test_what_was_written_is_told_though_the_store_was_closed_meanwhile() -> Non
         assert await asyncio.wait_for(under_way, 5) == "recorded"
         assert not waiting.done()
 
-    asks(scenario)
+    run(scenario)
 
 
 def test_the_database_decides_races(database_url: str) -> None:
-    """Thirty claims of one key from three stores: one wins; thirty settlings: one lands."""
+    """From three stores at once, one of thirty claims of a key, of thirty settlings and of thirty look-ups succeeds."""
     from storage.sql import Sql  # noqa: PLC0415
 
     stores = [Sql(database_url, connections=8, key_check=KEY_CHECK) for _ in range(3)]
     with ThreadPoolExecutor(24) as pool:
         claims = list(pool.map(lambda n: stores[n % 3].claim(pending(), key(), 10), range(30)))
-        winner = next(claimed for claimed in claims if claimed is not None).payment
+        claimed_payment = next(claimed for claimed in claims if claimed is not None).payment
 
         def settle(number: int) -> bool:
             try:
-                stores[number % 3].settle(winner.id, Status.AUTHORIZED, "someone", "")
+                stores[number % 3].settle(claimed_payment.id, Status.AUTHORIZED, "someone", "")
             except NotPending:
                 return False
             return True
 
         assert claims.count(None) == 1
-        assert {claimed.payment.id for claimed in claims if claimed is not None} == {winner.id}
+        assert {claimed.payment.id for claimed in claims if claimed is not None} == {claimed_payment.id}
         assert list(pool.map(settle, range(30))).count(True) == 1
         stores[0].claim(pending(), None, 0)
         taken = list(pool.map(lambda n: len(stores[n % 3].take_due(10, lambda _: 60)), range(30)))
@@ -329,8 +329,8 @@ def test_the_database_decides_races(database_url: str) -> None:
         opened.close()
 
 
-def test_a_restart_finds_everything_again(database_url: str) -> None:
-    """Two gateways that start on an empty store at once agree on its tables."""
+def test_a_restart_finds_the_payments_again(database_url: str) -> None:
+    """Two gateways can start on one empty database at the same time."""
     with ThreadPoolExecutor(2) as pool:
         from storage.sql import Sql  # noqa: PLC0415
 
@@ -345,7 +345,7 @@ def test_a_restart_finds_everything_again(database_url: str) -> None:
         store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
         assert await store.find(payment.id) == payment
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -360,8 +360,8 @@ def test_a_restart_finds_everything_again(database_url: str) -> None:
         "postgresql+psycopg://user:secret@localhost:port/payments",
     ],
 )
-def test_a_url_that_is_no_store_is_a_config_error(wrong: str) -> None:
-    """The store checks its own URL; the message says what is allowed and does not repeat the password."""
+def test_a_wrong_url_is_a_config_error(wrong: str) -> None:
+    """The message says what is allowed and does not repeat the URL, which may hold a password."""
     with pytest.raises(ConfigError) as caught:
         store.configure(wrong, fingerprint_key=FINGERPRINT_KEY)
     assert str(caught.value) == (
@@ -371,13 +371,13 @@ def test_a_url_that_is_no_store_is_a_config_error(wrong: str) -> None:
 
 
 def test_a_fingerprint_key_has_32_bytes() -> None:
-    """A shorter one would make fingerprints that can be reversed by trying every card number."""
+    """With a shorter key, fingerprints could be reversed by trying every key and card number."""
     with pytest.raises(ValueError, match="32 bytes"):
         store.configure("memory:", fingerprint_key=b"short")
 
 
-def test_keyed_digests_are_what_they_always_were() -> None:
-    """Databases hold these digests; if they changed, every retry would look like another payment."""
+def test_keyed_digests_never_change() -> None:
+    """Databases hold these digests; with other ones every retry would look like another payment."""
     store.configure("memory:", fingerprint_key=FINGERPRINT_KEY)
     assert idempotency.digest("order-1") == "ee0f7e03e91159b913bbbe05d765151a89c596bd17507640aaaab8bd25905ebe"
     assert (
@@ -401,7 +401,7 @@ def test_a_store_that_is_not_open_is_unavailable() -> None:
         store.keep_trying(uuid4(), lambda: store.ping())
         await store.stop()
 
-    asks(scenario)
+    run(scenario)
 
 
 def test_a_record_is_retried_until_the_store_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,26 +435,26 @@ def test_a_record_is_retried_until_the_store_takes_it(monkeypatch: pytest.Monkey
         await store.stop()
         assert len(asyncio.all_tasks()) == 1, "only this scenario is left"
 
-    asks(scenario)
+    run(scenario)
 
 
 def test_another_fingerprint_key_is_refused(database_url: str) -> None:
-    """Its fingerprints would make every retry look like another payment."""
+    """With it every retry would look like another payment."""
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
         store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY)
 
 
-def test_a_store_is_not_made_by_looking_at_it(tmp_path: Any, postgresql: Postgres) -> None:
-    """A typo in STORE_URL must not say that there are no payments in doubt."""
+def test_a_command_creates_no_database(tmp_path: Any, postgresql: Postgres) -> None:
+    """With a typo in STORE_URL, an operator must not read that there are no unresolved payments."""
     for url in (f"sqlite:///{tmp_path}/typo.db", postgresql.new_database()):
         with pytest.raises(StoreMismatch):
             store.configure(url, fingerprint_key=FINGERPRINT_KEY, create=False)
     assert not (tmp_path / "typo.db").exists()
 
 
-def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
-    """In one clear line."""
+def test_a_newer_database_is_refused_and_not_changed(database_url: str) -> None:
+    """The message says which version it has and which one this gateway knows."""
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     store.close()
     engine = sa.create_engine(database_url)
@@ -470,8 +470,8 @@ def test_a_newer_store_is_refused_and_left_alone(database_url: str) -> None:
     assert set(tables) == {"payments", "meta", "api_keys", "alembic_version"}
 
 
-def test_the_steps_lead_to_the_tables_that_are_used(database_url: str) -> None:
-    """storage/migrations/ and storage/tables.py say the same."""
+def test_the_migrations_create_the_tables_that_are_used(database_url: str) -> None:
+    """storage/migrations/ and storage/tables.py agree."""
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     engine = sa.create_engine(database_url)
     with engine.connect() as connection:
@@ -479,8 +479,8 @@ def test_the_steps_lead_to_the_tables_that_are_used(database_url: str) -> None:
     engine.dispose()
 
 
-def test_a_store_of_the_first_gateways_is_brought_up_to_date(tmp_path: Any) -> None:
-    """With its payments and its keys; and those gateways refuse it from then on, as they know of no API keys."""
+def test_a_database_without_migrations_is_upgraded(tmp_path: Any) -> None:
+    """Its payments and keys stay; the gateways that created it refuse it afterwards, as they know no API keys."""
     database = sqlite3.connect(tmp_path / "payments.db")
     database.executescript((Path(__file__).parent / "data" / "store-version-1.sql").read_text())
     database.execute("UPDATE meta SET value = ? WHERE name = 'key_check'", [KEY_CHECK])
@@ -500,7 +500,7 @@ def test_a_store_of_the_first_gateways_is_brought_up_to_date(tmp_path: Any) -> N
         assert len(await store.history(payment.id)) == 1
         assert await store.list_api_keys() == []
 
-    asks(scenario)
+    run(scenario)
     store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "payments.db")) as kept:
         assert kept.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchall() == [("2",)]
@@ -514,8 +514,8 @@ MINUTE = datetime(2026, 11, 22, 10, 15, tzinfo=UTC)
 
 
 @pytest.mark.usefixtures("url")
-def test_api_keys_are_kept_used_and_revoked() -> None:
-    """A key is revoked once, and its last use never goes back."""
+def test_api_keys_are_recorded_used_and_revoked() -> None:
+    """A key is revoked once, and the time of its last use never decreases."""
 
     async def scenario() -> None:
         one, other = api_key(), api_key("b" * 64, merchant="other")
@@ -536,12 +536,12 @@ def test_api_keys_are_kept_used_and_revoked() -> None:
             other.id: None,
         }
 
-    asks(scenario)
+    run(scenario)
 
 
 @pytest.mark.usefixtures("url")
-def test_doubts_are_counted() -> None:
-    """Those that no request is at work on, and since when the oldest is."""
+def test_unresolved_payments_are_counted() -> None:
+    """Payments with a running request do not count; the oldest one's time is known."""
 
     async def scenario() -> None:
         old = pending(created_at=datetime.now(UTC) - timedelta(hours=1))
@@ -553,11 +553,11 @@ def test_doubts_are_counted() -> None:
         assert (await store.unresolved_stats()).count == 1
         await store.ping()
 
-    asks(scenario)
+    run(scenario)
 
 
 def test_sqlite_commits_durably(tmp_path: Any) -> None:
-    """WAL, and an fsync with every commit."""
+    """SQLite uses a write-ahead log and calls fsync for every commit."""
     from storage.sql import Sql  # noqa: PLC0415
 
     opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_check="c")
@@ -567,8 +567,8 @@ def test_sqlite_commits_durably(tmp_path: Any) -> None:
     assert pragmas == ["wal", 2]
 
 
-def test_a_locked_sqlite_is_unavailable_not_for_ever(tmp_path: Any) -> None:
-    """A writer that does not let go costs five seconds and a StoreUnavailable."""
+def test_a_locked_sqlite_is_unavailable_within_seconds(tmp_path: Any) -> None:
+    """While another process keeps the lock, a claim raises StoreUnavailable after about 5 s."""
     url = f"sqlite:///{tmp_path}/payments.db"
     store.configure(url, fingerprint_key=FINGERPRINT_KEY)
     other = sqlite3.connect(tmp_path / "payments.db", isolation_level=None)
@@ -579,32 +579,32 @@ def test_a_locked_sqlite_is_unavailable_not_for_ever(tmp_path: Any) -> None:
         with pytest.raises(StoreUnavailable):
             await store.claim(pending(), None, 10)
 
-    asks(scenario)
+    run(scenario)
     assert time.monotonic() - started < 7
     other.rollback()
     other.close()
 
 
-def test_a_postgresql_that_stops_is_unavailable_until_it_is_back(postgresql: Postgres) -> None:
-    """And then the first call goes through: stale connections are noticed before they are used."""
+def test_a_postgresql_that_stops_is_unavailable_until_it_runs_again(postgresql: Postgres) -> None:
+    """The first call afterwards succeeds: a stale connection is noticed before it is used."""
     store.configure(postgresql.new_database(), fingerprint_key=FINGERPRINT_KEY)
 
     async def claim() -> None:
         assert await store.claim(pending(), None, 10) is None
 
-    asks(claim)
+    run(claim)
     postgresql.stop()
     try:
         with pytest.raises(StoreUnavailable) as caught:
-            asks(claim)
+            run(claim)
         assert "postgres" not in str(caught.value)
     finally:
         postgresql.start()
-    asks(claim)
+    run(claim)
 
 
 def test_an_unreachable_database_stops_the_start() -> None:
-    """Not minutes later, with the first payment."""
+    """The error comes within seconds, and not with the first payment."""
     started = time.monotonic()
     with pytest.raises(StoreUnavailable):
         store.configure("postgresql+psycopg://nobody@127.0.0.1:1/none", fingerprint_key=FINGERPRINT_KEY)

@@ -1,4 +1,4 @@
-"""Who may call: keys are made, work, are used and revoked; and a merchant sees its own payments only."""
+"""Merchants: API keys are created, used and revoked, and a merchant sees only its own payments."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ API_KEYS = ",".join(ENTRIES.values())
 
 
 def command(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """`python run.py ...` as an operator runs it."""
+    """Run `python run.py ...` as an operator does."""
     return subprocess.run(
         [sys.executable, "run.py", *arguments],
         env={"PATH": "", "FINGERPRINT_KEY": FINGERPRINT_KEY, **settings},
@@ -36,7 +36,7 @@ def command(*arguments: str, **settings: str) -> "subprocess.CompletedProcess[st
     )
 
 
-def made(*arguments: str, **settings: str) -> dict[str, str]:
+def create_key(*arguments: str, **settings: str) -> dict[str, str]:
     created: dict[str, str] = json.loads(command("keys", "create", *arguments, "--json", **settings).stdout)
     return created
 
@@ -54,24 +54,24 @@ def answers(gateway: Gateway, key: str, status: int) -> bool:
 
 
 def requires_key(gateway: Gateway) -> bool:
-    """Whether the served contract says so."""
+    """Return whether the served contract requires a key."""
     served = requests.get(f"{gateway.api}/openapi.json", timeout=10).json()
-    said = {bool(served["security"]), "securitySchemes" in served["components"]}
-    said |= {"401" in operation["responses"] for item in served["paths"].values() for operation in item.values()}
-    assert len(said) == 1, "it says the same everywhere"
-    return said.pop()
+    statements = {bool(served["security"]), "securitySchemes" in served["components"]}
+    statements |= {"401" in operation["responses"] for item in served["paths"].values() for operation in item.values()}
+    assert len(statements) == 1, "the contract says the same everywhere"
+    return statements.pop()
 
 
-def test_without_keys_it_is_open_and_says_so(gateway: Gateway) -> None:
-    """Nobody is asked, and the served contract asks for none."""
+def test_without_keys_any_caller_is_accepted(gateway: Gateway) -> None:
+    """The banner says so, and the served contract requires no key."""
     assert "none: accepts any caller on this machine" in gateway.told
     assert not requires_key(gateway)
     assert pay(gateway).status_code == 201
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104  # that is the question
-def test_another_host_than_loopback_needs_keys(host: str) -> None:
-    """It does not start, and says what to do; with a key it starts and asks for it."""
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104  # the subject of this test
+def test_listening_on_other_addresses_than_loopback_requires_keys(host: str) -> None:
+    """Without a key the gateway does not start, and says what to do; with one it starts and requires it."""
     refused = command("--host", host, "--port", "0")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"HOST {host} can be reached by others, and there are no API keys: make one with")
@@ -82,11 +82,11 @@ def test_another_host_than_loopback_needs_keys(host: str) -> None:
         assert pay(gateway, bearer(KEY)).status_code == 201
 
 
-def test_a_key_is_sent_as_a_bearer_token_and_in_no_other_way() -> None:
-    """What is missing, malformed, doubled or wrong is a 401 with WWW-Authenticate, before the body is looked at."""
+def test_a_key_is_accepted_as_a_bearer_token_only() -> None:
+    """A missing, malformed, repeated or wrong key is a 401 with WWW-Authenticate, before the body is checked."""
     with Gateway(API_KEYS=API_KEYS) as gateway:
-        for good in (f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY} "):
-            assert pay(gateway, {"Authorization": good}).status_code == 201
+        for valid in (f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY} "):
+            assert pay(gateway, {"Authorization": valid}).status_code == 201
         wrong = [
             "",
             "Bearer",
@@ -109,18 +109,18 @@ def test_a_key_is_sent_as_a_bearer_token_and_in_no_other_way() -> None:
             requests.post(payment, data=b"x" * 20_000, timeout=10),
             requests.get(f"{payment}/no-uuid", timeout=10),
         ):
-            assert answer.status_code == 401, "who calls comes before what is sent"
+            assert answer.status_code == 401, "the caller is checked before the request"
         assert requests.get(f"{gateway.api}/nothing", timeout=10).status_code == 404
         with gateway.connect() as connection:
             header = f"Authorization: Bearer {KEY}\r\n"
             connection.sendall(f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\n{header}{header}\r\n".encode())
-            assert b" 401 " in connection.recv(100), "a header that stands twice says two things"
+            assert b" 401 " in connection.recv(100), "a repeated header is ambiguous"
         gateway.stop()
         assert KEY not in gateway.log
 
 
 def test_a_merchant_sees_its_own_payments_only() -> None:
-    """Another's is 404 like one that never was; and the same idempotency key is two merchants' own."""
+    """Another merchant's payment is a 404, as an unknown one is; two merchants may use the same idempotency key."""
     with Gateway(API_KEYS=API_KEYS) as gateway:
         mine = pay(gateway, bearer(KEY, **{"Idempotency-Key": "the same"}))
         other = pay(gateway, bearer(OTHER_KEY, **{"Idempotency-Key": "the same"}), amount=2000)
@@ -139,19 +139,19 @@ def test_a_merchant_sees_its_own_payments_only() -> None:
             assert hidden.json() | {"instance": ""} == never.json() | {"instance": ""}
 
 
-def test_keys_in_a_database_work_and_are_revoked_in_every_process(database_url: str) -> None:
-    """Made by the command, known to two gateways within seconds, used to the minute, and gone as fast."""
+def test_keys_in_a_database_are_valid_and_revoked_in_every_process(database_url: str) -> None:
+    """Two gateways know a new key and a revocation within seconds; the last use is listed to the minute."""
     settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": FINGERPRINT_KEY}
-    first = made("acme", **settings)
+    first = create_key("acme", **settings)
     assert first["key"].startswith("pgw_test_")
-    assert made("acme", BANK_URL="http://bank.test", **settings)["key"].startswith("pgw_live_")
+    assert create_key("acme", BANK_URL="http://bank.test", **settings)["key"].startswith("pgw_live_")
     with Gateway(settings=settings) as one, Gateway(settings=settings) as two:
         assert requires_key(one)
         assert requires_key(two)
         for gateway in (one, two):
             assert pay(gateway).status_code == 401
             assert pay(gateway, bearer(first["key"])).status_code == 201
-        second = made("acme", "--live", **settings)
+        second = create_key("acme", "--live", **settings)
         for gateway in (one, two):
             wait_until(partial(answers, gateway, second["key"], 201), 5)
 
@@ -162,7 +162,7 @@ def test_keys_in_a_database_work_and_are_revoked_in_every_process(database_url: 
         wait_until(lambda: listed()[first["id"]]["last_used_at"] != "-")
         used = listed()[first["id"]]
         assert (used["merchant"], used["kept_in"], used["revoked_at"]) == ("acme", "store", "-")
-        assert used["last_used_at"].count(":") == 2, "hours, minutes and the zone's, no seconds"
+        assert used["last_used_at"].count(":") == 2, "hours, minutes and the time zone, no seconds"
         assert command("keys", "revoke", first["id"], **settings).returncode == 0
         for gateway in (one, two):
             wait_until(partial(answers, gateway, first["key"], 401), 5)
@@ -174,31 +174,31 @@ def test_keys_in_a_database_work_and_are_revoked_in_every_process(database_url: 
             assert key not in one.log + two.log + command("keys", "list", **settings).stdout
         assert command("keys", "revoke", second["id"], **settings).returncode == 0
         wait_until(lambda: pay(one, bearer(second["key"])).status_code == 401, 5)
-        assert pay(one).status_code == 401, "without any good key left it does not open"
+        assert pay(one).status_code == 401, "after the last key is revoked, a key is still required"
     with Gateway(settings=settings) as after:
-        assert pay(after).status_code == 401, "nor after a start"
+        assert pay(after).status_code == 401, "also after a restart"
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_the_first_key_closes_an_open_gateway(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """While it runs, with its contract."""
+def test_the_first_key_ends_open_access(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A running gateway requires the key, and its contract says so."""
     settings = {"STORE_URL": support.store_url(kind, tmp_path, request), "FINGERPRINT_KEY": FINGERPRINT_KEY}
     with Gateway(settings=settings) as gateway:
         assert pay(gateway).status_code == 201
-        created = made("acme", PORT=gateway.api.split(":")[2].split("/")[0], **settings)
+        created = create_key("acme", PORT=gateway.api.split(":")[2].split("/")[0], **settings)
         wait_until(lambda: pay(gateway).status_code == 401, 5)
         assert requires_key(gateway)
         assert pay(gateway, bearer(created["key"])).status_code == 201
 
 
-def test_without_a_database_a_key_is_made_for_api_keys(tmp_path: Path) -> None:
-    """The command prints the key and the entry for API_KEYS, with which a gateway takes it."""
+def test_without_a_database_a_key_is_created_for_api_keys(tmp_path: Path) -> None:
+    """The command prints the key and its entry for API_KEYS; a gateway with that entry accepts the key."""
     with support.free_port() as port:
         printed = command("keys", "create", "acme", PORT=str(port)).stdout
-    key, *words = printed.splitlines()
+    key, *text = printed.splitlines()
     entry = printed.split("API_KEYS=")[1].strip()
     assert entry == f"acme:{hashlib.sha256(key.encode()).hexdigest()}"
-    assert "not shown again" in " ".join(words)
+    assert "not shown again" in " ".join(text)
     with Gateway(API_KEYS=entry, cwd=tmp_path) as gateway:
         assert pay(gateway).status_code == 401
         assert pay(gateway, bearer(key)).status_code == 201
@@ -211,8 +211,8 @@ def test_without_a_database_a_key_is_made_for_api_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("merchant", ["", "4cme", "a b", "a" * 65, "é", "a:b", "a,b"])
-def test_a_merchants_name_is_plain(merchant: str, tmp_path: Path) -> None:
-    """It stands in logs, in API_KEYS and on the command line."""
+def test_a_merchants_name_is_a_plain_word(merchant: str, tmp_path: Path) -> None:
+    """It appears in logs, in API_KEYS and on the command line."""
     refused = command("keys", "create", merchant, STORE_URL=f"sqlite:///{tmp_path}/p.db")
     assert refused.returncode == 2
     assert "not a merchant name" in refused.stderr
