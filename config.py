@@ -1,124 +1,342 @@
-"""The settings (settings.py) as they are for this process: read from the environment over .env, and checked.
+"""Every setting of the gateway, once: its name, default, check and reason.
 
-Nothing else in the gateway reads the environment.
+`Config` is the table. `load` fills it from the environment over `.env` over the defaults; `run.py --help`,
+`.env.example` and docs/operations.md show the same table, which tests check. No other module reads the environment.
 """
 
+import math
 import os
+import re
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple
 
+import iso4217
+import limits
 from dotenv import dotenv_values
-from limits import RateLimitItem
 
-import values
-from settings import SETTINGS
+# The store and the rate limits of one process, gone when it stops.
+MEMORY: Final = "memory:"
 
-MEMORY: Final = values.MEMORY
-MERCHANT_NAME: Final = values.MERCHANT_NAME
+# A merchant's name; it appears in logs and on the command line.
+MERCHANT_NAME: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 
 
 class ConfigError(Exception):
-    """One line for each wrong setting: the variable, what is wrong with it and what is allowed."""
+    """One line for each wrong setting: its name, what is wrong and what is allowed; never a secret."""
+
+
+class Kind(NamedTuple):
+    """How to read a setting's text: `parse` raises `ValueError` saying what is wrong, `allowed` says what is right."""
+
+    parse: Callable[[str], Any]
+    allowed: str
+
+
+class Setting(NamedTuple):
+    """What is known of one setting."""
+
+    parse: Callable[[str], Any]
+    allowed: str
+    default: str
+    why: str
+
+
+def text(allowed: str) -> Kind:
+    """Any text, None when unset; the package that uses it checks it further."""
+    return Kind(lambda given: given or None, allowed)
+
+
+def integer(low: int, high: int) -> Kind:
+    """An integer from `low` to `high`, None when unset."""
+
+    def parse(given: str) -> int | None:
+        if given and not (given.isascii() and given.isdigit() and low <= int(given) <= high):
+            raise ValueError(f"is {given!r}")
+        return int(given) if given else None
+
+    return Kind(parse, f"an integer from {low} to {high}")
+
+
+def seconds(low: float, high: float) -> Kind:
+    """A number of seconds from `low` to `high`."""
+
+    def parse(given: str) -> float:
+        try:
+            number = float(given)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise ValueError(f"is {given!r}")
+        return number
+
+    return Kind(parse, f"seconds from {low:g} to {high:g}")
+
+
+def one_of(*words: str) -> Kind:
+    """One of these words, in upper or lower case."""
+
+    def parse(given: str) -> str:
+        for word in words:
+            if word.casefold() == given.casefold():
+                return word
+        raise ValueError(f"is {given!r}")
+
+    return Kind(parse, ", ".join(words))
+
+
+def _host(given: str) -> str:
+    if not given.isprintable() or any(character.isspace() or character in "/[]" for character in given):
+        raise ValueError(f"is {given!r}")
+    return given
+
+
+def _currencies(given: str) -> tuple[str, ...]:
+    known = iso4217.Currency.__members__
+    codes = _list(given)
+    for code in codes:
+        if not re.fullmatch("[A-Z]{3}", code) or code not in known or known[code].exponent is None:
+            raise ValueError(f"contains {code!r}, which is not an ISO 4217 code of a currency with a minor unit")
+    if len(set(codes)) < len(codes):
+        raise ValueError("contains a code twice")
+    return codes
+
+
+def _fingerprint_key(given: str) -> bytes:
+    if given and not re.fullmatch(r"[0-9a-fA-F]{64}", given):
+        raise ValueError("is not 64 hex digits")
+    return bytes.fromhex(given)
+
+
+def _api_keys(given: str) -> dict[str, str]:
+    """Return merchants by the digests of their keys."""
+    merchants = {}
+    for entry in _list(given):
+        found = re.fullmatch(rf"({MERCHANT_NAME}):([0-9a-f]{{64}})", entry)
+        if found is None:
+            raise ValueError("contains an entry that is not MERCHANT:DIGEST")
+        merchants[found[2]] = found[1]
+    return merchants
+
+
+def _rates(given: str) -> tuple[limits.RateLimitItem, ...]:
+    try:
+        rates = tuple(limits.parse_many(given)) if given else ()
+    except ValueError:
+        raise ValueError(f"is {given!r}") from None
+    if any(rate.amount < 1 for rate in rates):
+        raise ValueError(f"is {given!r}")
+    if len({rate.get_expiry() for rate in rates}) < len(rates):
+        raise ValueError("contains a period twice")
+    return rates
+
+
+def _origins(given: str) -> tuple[str, ...]:
+    for origin in _list(given):
+        if not re.fullmatch(r"\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", origin):
+            raise ValueError(f"contains {origin!r}, which is not an origin")
+    return _list(given)
+
+
+def _authorities_file(given: str) -> str | None:
+    try:
+        ssl.create_default_context(cafile=given or None)
+    except (OSError, ValueError):
+        raise ValueError("can't be read as certificates") from None
+    return given or None
+
+
+def _certificate_file(given: str) -> str | None:
+    if given:
+        _check_certificate(given, None)
+    return given or None
+
+
+def _check_certificate(certificate: str, key: str | None) -> None:
+    """Raise `ValueError` unless the key belongs to the certificate and neither needs a password."""
+    try:
+        # Without a password argument, OpenSSL would ask for one at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError):
+        raise ValueError("can't be read as a certificate and its key") from None
+
+
+def _list(given: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in given.split(",")) if given else ()
+
+
+def _setting(kind: Kind, default: str, why: str, *, secret: bool = False) -> Any:
+    """Describe one setting; a secret one is left out of `repr(config)`."""
+    return field(repr=not secret, metadata={"setting": Setting(kind.parse, kind.allowed, default, why)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Checked settings; the repr shows no secret.
+    """The settings, checked. A setting's name is the field's in upper case."""
 
-    bank_url: None is the built-in simulator
-    supported_currencies: none are the contract's
-    api_keys: merchants by the digests of their keys
-    metrics_port: None is none
-    """
+    bank_url: str | None = _setting(
+        text("http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"),
+        "",
+        "the acquiring bank; unset, the built-in simulator is started and no money moves",
+    )
+    bank_connect_timeout_s: float = _setting(
+        seconds(0.05, 60), "2", "how long one attempt to connect may take, and the wait for a free slot"
+    )
+    bank_timeout_s: float = _setting(
+        seconds(0.05, 300), "10", "how long a whole call may take, with its retries; then the payment is PENDING"
+    )
+    bank_retries: int = _setting(
+        integer(0, 10), "2", "how often to retry what certainly did not happen: no connection, or a 503"
+    )
+    bank_concurrency: int = _setting(integer(1, 2000), "128", "how many calls to the bank may run at once")
+    bank_queue: int = _setting(
+        integer(0, 10_000),
+        "",
+        "how many more payments may wait for a free slot; the next one is refused at once; "
+        "unset, as many as BANK_CONCURRENCY",
+    )
+    breaker_failures: int = _setting(
+        integer(1, 10_000),
+        "10",
+        "how many calls in a row must fail to connect, or get a 503, to open the circuit to the bank",
+    )
+    breaker_open_s: float = _setting(
+        seconds(0.05, 3600), "5", "how long the circuit stays open before one payment tries the bank"
+    )
+    bank_ca_file: str | None = _setting(
+        Kind(_authorities_file, "a file of certificates in PEM"),
+        "",
+        "the authorities that may sign the certificate of an https bank, instead of the usual ones",
+    )
+    bank_client_cert: str | None = _setting(
+        Kind(_certificate_file, "a file with a certificate and its key in PEM, without a password"),
+        "",
+        "the certificate that the gateway presents to an https bank (mutual TLS)",
+    )
+    supported_currencies: tuple[str, ...] = _setting(
+        Kind(_currencies, "ISO 4217 codes separated by commas"), "", "the accepted currencies, if not the contract's"
+    )
+    store_url: str = _setting(
+        text(f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
+        MEMORY,
+        "where payments are kept; those in memory are lost when the gateway stops",
+        secret=True,
+    )
+    fingerprint_key: bytes = _setting(
+        Kind(_fingerprint_key, "64 hex digits, made by `openssl rand -hex 32`"),
+        "",
+        "the secret for fingerprints of requests; all gateways on one database need the same; "
+        "unset with memory, a new one is made at each start",
+        secret=True,
+    )
+    api_keys: dict[str, str] = _setting(  # noqa: RUF009  # a field, not a value
+        Kind(_api_keys, "MERCHANT:DIGEST separated by commas, as `run.py keys create` prints them"),
+        "",
+        "merchants' keys in addition to those in the store, by their digests",
+        secret=True,
+    )
+    rate_limit: tuple[limits.RateLimitItem, ...] = _setting(
+        Kind(_rates, "rates like 100/second;5000/minute"), "", "how many requests a merchant may make; unset, no limit"
+    )
+    rate_limit_store: str = _setting(
+        text(f"{MEMORY} or redis://[USER:PASSWORD@]HOST[:PORT][/DB]"),
+        MEMORY,
+        "where requests are counted; processes that share a limit need a Redis",
+        secret=True,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        Kind(_origins, "origins like https://shop.example.com separated by commas, or *"),
+        "",
+        "the origins whose pages may call the API from a browser",
+    )
+    host: str = _setting(
+        Kind(_host, "an address or a host name"),
+        "127.0.0.1",
+        "the address to listen on; one that is not loopback needs API keys",
+    )
+    port: int = _setting(integer(0, 65535), "8000", "the port to listen on; 0 takes a free one")
+    tls_cert: str | None = _setting(
+        text("a file in PEM"), "", "the certificate to serve https with, and its chain; unset, http"
+    )
+    tls_key: str | None = _setting(text("a file in PEM, without a password"), "", "the key of TLS_CERT")
+    workers: int = _setting(integer(1, 64), "1", "how many processes serve requests")
+    drain_s: float = _setting(
+        seconds(0, 300),
+        "0",
+        "how long to keep serving after SIGTERM while /health/ready is 503, so that load balancers notice",
+    )
+    metrics_port: int | None = _setting(
+        integer(0, 65535), "", "the port of /metrics, on HOST; 0 takes a free one; unset, no metrics are served"
+    )
+    log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "how much to log")
+    log_format: str = _setting(
+        one_of("auto", "json", "text"), "auto", "the form of log lines; auto is text on a terminal and json elsewhere"
+    )
 
-    bank_url: str | None
-    bank_connect_timeout_s: float
-    bank_timeout_s: float
-    bank_retries: int
-    bank_concurrency: int
-    bank_queue: int
-    breaker_failures: int
-    breaker_open_s: float
-    bank_ca_file: str | None
-    bank_client_cert: str | None
-    supported_currencies: tuple[str, ...]
-    store_url: str = field(repr=False)
-    fingerprint_key: bytes = field(repr=False)
-    api_keys: dict[str, str] = field(repr=False)
-    rate_limit: tuple[RateLimitItem, ...]
-    rate_limit_store: str = field(repr=False)
-    cors_origins: tuple[str, ...]
-    host: str
-    port: int
-    tls_cert: str | None
-    tls_key: str | None
-    workers: int
-    drain_s: float
-    metrics_port: int | None
-    log_level: str
-    log_format: str
+
+SETTINGS: Final[dict[str, Setting]] = {entry.name.upper(): entry.metadata["setting"] for entry in fields(Config)}
 
 
 def load(overrides: Mapping[str, str] | None = None) -> Config:
-    """Read the settings: `overrides` over the environment over .env in the current directory over defaults.
+    """Read the settings: `overrides` over the environment over .env in the current directory over the defaults.
 
-    An empty value is an unset one. Raises `ConfigError`.
+    An empty value counts as unset. Raises `ConfigError`.
     """
     try:
-        kept = dotenv_values(".env", interpolate=False)
+        in_file = dotenv_values(".env", interpolate=False)
     except UnicodeDecodeError:
         raise ConfigError(".env is not UTF-8; allowed: NAME=VALUE lines, see .env.example") from None
-    given = {**kept, **os.environ, **(overrides or {})}
-    read: dict[str, Any] = {}
-    wrong: list[str] = []
+    given = {**in_file, **os.environ, **(overrides or {})}
+    values: dict[str, Any] = {}
+    errors: list[str] = []
     for name, setting in SETTINGS.items():
         try:
-            read[name.lower()] = setting.parse(given.get(name) or setting.default)
+            values[name.lower()] = setting.parse(given.get(name) or setting.default)
         except ValueError as error:
-            wrong.append(f"{name} {error}; allowed: {setting.allowed}")
-    wrong += [] if wrong else _wrong_together(read)
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    read["fingerprint_key"] = read["fingerprint_key"] or secrets.token_bytes(32)
-    if read["bank_queue"] is None:
-        read["bank_queue"] = read["bank_concurrency"]
-    return Config(**read)
+            errors.append(f"{name} {error}; allowed: {setting.allowed}")
+    errors = errors or _conflicts(values)
+    if errors:
+        raise ConfigError("\n".join(errors))
+    if values["bank_queue"] is None:
+        values["bank_queue"] = values["bank_concurrency"]
+    values["fingerprint_key"] = values["fingerprint_key"] or secrets.token_bytes(32)
+    return Config(**values)
 
 
 def hand_on(settings: Mapping[str, str]) -> None:
-    """Put settings into the environment, for the processes that this one starts."""
+    """Put settings into the environment of the processes that this one starts."""
     os.environ.update(settings)
 
 
-def _wrong_together(read: Mapping[str, Any]) -> list[str]:
-    wrong = []
-    if read["store_url"] == MEMORY:
-        if read["workers"] > 1:
-            wrong.append("WORKERS is more than 1 with STORE_URL=memory:, which one process can't share; allowed: 1")
-    elif not read["fingerprint_key"]:
-        allowed = SETTINGS["FINGERPRINT_KEY"].allowed
-        wrong.append(f"FINGERPRINT_KEY is not set, and this STORE_URL needs it; allowed: {allowed}")
-    if read["rate_limit"] and read["workers"] > 1 and read["rate_limit_store"] == MEMORY:
-        allowed = SETTINGS["RATE_LIMIT_STORE"].allowed
-        wrong.append(f"RATE_LIMIT_STORE is {MEMORY}, which several WORKERS can't share; allowed: {allowed}")
-    if not (read["bank_url"] or "").startswith("https:"):
-        wrong += [
-            f"{name} is set, and BANK_URL is no https; allowed: a BANK_URL with https"
+def wrong(name: str, problem: str) -> ConfigError:
+    """Return the error for a setting that the package using it refuses."""
+    return ConfigError(f"{name} {problem}; allowed: {SETTINGS[name].allowed}")
+
+
+def _conflicts(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with settings that are right by themselves."""
+    errors = []
+    if values["store_url"] == MEMORY:
+        if values["workers"] > 1:
+            errors.append("WORKERS is more than 1, and processes can't share STORE_URL=memory:; allowed: 1")
+    elif not values["fingerprint_key"]:
+        errors.append(str(wrong("FINGERPRINT_KEY", "is not set, and this STORE_URL needs it")))
+    if values["rate_limit"] and values["workers"] > 1 and values["rate_limit_store"] == MEMORY:
+        errors.append(str(wrong("RATE_LIMIT_STORE", f"is {MEMORY}, which several WORKERS can't share")))
+    if not (values["bank_url"] or "").startswith("https:"):
+        errors += [
+            f"{name} is set, and BANK_URL is not https; allowed: a BANK_URL with https"
             for name in ("BANK_CA_FILE", "BANK_CLIENT_CERT")
-            if read[name.lower()]
+            if values[name.lower()]
         ]
-    return wrong + _wrong_certificate(read["tls_cert"], read["tls_key"])
-
-
-def _wrong_certificate(certificate: str | None, key: str | None) -> list[str]:
-    if not certificate and not key:
-        return []
-    if not certificate or not key:
-        return ["TLS_CERT and TLS_KEY go together; allowed: both, or none"]
-    try:
-        values.check_certificate(certificate, key)
-    except ValueError as error:
-        return [f"TLS_CERT with TLS_KEY {error}; allowed: files in PEM, the key without a password"]
-    return []
+    certificate, key = values["tls_cert"], values["tls_key"]
+    if bool(certificate) != bool(key):
+        errors.append("TLS_CERT and TLS_KEY belong together; allowed: both or neither")
+    elif certificate:
+        try:
+            _check_certificate(certificate, key)
+        except ValueError as error:
+            errors.append(f"TLS_CERT with TLS_KEY {error}; allowed: files in PEM, the key without a password")
+    return errors

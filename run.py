@@ -1,6 +1,6 @@
-"""The command line: serve, or do what the operator says.
+"""The command line: without a command it serves, with one it does what the operator asks.
 
-Start the gateway with `python run.py`; `python run.py --help` lists every setting.
+Start the gateway with `python run.py`; `python run.py --help` lists the commands and every setting.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
@@ -29,19 +29,18 @@ import bank
 import cli
 import config as configuration
 import store
-from app import create_app, open_store, today_utc
+from app import Gateway, create_app
 from bank.simulator import Simulator
 from cli import banner, control_socket
-from config import Config, ConfigError
-from handlers.contract import Contract
+from config import MEMORY, SETTINGS, Config, ConfigError
+from handlers.supported import UnsupportedContract
 from merchants import Merchants
 from server import uvicorn_server
-from settings import SETTINGS
 from telemetry import logs, metrics
 
 
 def main() -> None:
-    """Do what the command line says; serve, when it says nothing."""
+    """Do what the command line says."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         options = cli.parser(SETTINGS).parse_args()
@@ -52,53 +51,57 @@ def main() -> None:
                 _serve(config, overrides)
             else:
                 sys.exit(_operate(config, options))
-        except ConfigError as error:
+        except (ConfigError, UnsupportedContract) as error:
             sys.exit(str(error))
         except store.StoreMismatch as error:
             sys.exit(f"STORE_URL can't be used: {error}")
         except store.StoreUnavailable as error:
             sys.exit(f"the store at STORE_URL can't be reached now: {error}")
-    # Served and stopped. A thread that hangs in a call to a database which vanished would keep the process.
+    # A thread that hangs in a call to a database that vanished must not keep the process.
     logs.close()
     os._exit(0)
 
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
     operator = getpass.getuser()
-    if config.store_url == configuration.MEMORY:
+    if config.store_url == MEMORY:
         status, text = _operate_in_memory(config, options, operator)
     else:
-        # The first key may be made before the first gateway starts: it may need one.
-        open_store(config, create=options.command == "keys")
-        status, text = asyncio.run(
-            cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None)
-        )
-        store.close()
+        # The first key may be made before the first gateway starts, which may need one.
+        status, text = _run_command(config, options, operator, create=options.command == "keys")
     print(text, file=sys.stderr if status else sys.stdout)
     return status
 
 
 def _operate_in_memory(config: Config, options: argparse.Namespace, operator: str) -> tuple[int, str]:
+    """Let the gateway that runs on PORT do it: no other process can see its memory."""
     try:
         return control_socket.send(config.port, sys.argv[1:], operator)
     except OSError:
-        if options.command == "keys" and options.keys == "create":  # for API_KEYS
-            open_store(config)
-            return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None))
+        if options.command == "keys" and options.keys == "create":  # to be put into API_KEYS
+            return _run_command(config, options, operator, create=True)
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
 
+def _run_command(config: Config, options: argparse.Namespace, operator: str, *, create: bool) -> tuple[int, str]:
+    store.configure(config.store_url, fingerprint_key=config.fingerprint_key, create=create)
+    try:
+        return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None))
+    finally:
+        store.close()
+
+
 def worker() -> AsyncApp:
-    """Make the app in a process that uvicorn started, from what main() handed on."""
+    """Make the app in a process that uvicorn started, from the environment that main() handed on."""
     config = configuration.load()
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return create_app(config, merchants=_merchants(config))
+    return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host)).app
 
 
 def _end_with_parent() -> None:
-    """Stop when main()'s process was killed: nobody would replace this one, and the port would stay taken."""
+    """Stop when main()'s process was killed: nothing would replace this one, and the port would stay taken."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -108,46 +111,42 @@ def _end_with_parent() -> None:
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
     uvicorn_server.raise_file_limit()
-    merchants = _merchants(config)
-    _check_who_may_call(config, merchants)
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
-        contract = Contract(config.supported_currencies, today_utc, merchants.is_open)
-        announce = partial(banner.announce, config, contract, merchants, listener, bank_url, metrics_url)
+        gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
+        _check_callers(config, gateway.merchants)
+        announce = partial(
+            banner.announce, config, gateway.contract, gateway.merchants, listener, bank_url, metrics_url
+        )
         if config.workers == 1:
             port = listener.getsockname()[1]
-            serving = create_app(replace(config, bank_url=bank_url), merchants=merchants)
+            listening = partial(_listening, config, port, gateway, announce)
             try:
-                uvicorn_server.serve(config, serving, listener, partial(_listening, config, merchants, port, announce))
+                uvicorn_server.serve(config, gateway.app, listener, listening)
             finally:
                 control_socket.path_for(port).unlink(missing_ok=True)
         else:
+            # Everything was opened here once, so that an error is reported once. Each worker opens its own.
+            bank.close()
+            store.close()
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
             announce()
             uvicorn_server.serve_workers(config, "run:worker", listener)
 
 
-def _merchants(config: Config) -> Merchants:
-    return Merchants(config.api_keys, may_be_open=uvicorn_server.is_loopback(config.host))
-
-
-def _check_who_may_call(config: Config, merchants: Merchants) -> None:
-    """Open the store for a moment, so that what is wrong is said once, and ask it for keys."""
-    open_store(config)
-    keys = asyncio.run(merchants.list_keys())
-    store.close()
-    if not keys and not uvicorn_server.is_loopback(config.host):
+def _check_callers(config: Config, merchants: Merchants) -> None:
+    """Read the keys; exit if there are none and the gateway listens on more than loopback."""
+    if not asyncio.run(merchants.list_keys()) and not uvicorn_server.is_loopback(config.host):
         sys.exit(
-            f"HOST {config.host} can be reached by others, and there are no API keys: make one with "
-            "`run.py keys create MERCHANT`, or set API_KEYS, or let HOST be 127.0.0.1"
+            f"HOST {config.host} can be reached from other machines, and there are no API keys: make one with "
+            "`run.py keys create MERCHANT`, or set API_KEYS, or set HOST to 127.0.0.1"
         )
 
 
 @contextlib.contextmanager
 def _bank(config: Config) -> Iterator[str]:
-    """The bank's URL; without one, that of a simulator which runs as long as the gateway."""
+    """Yield the bank's URL; without BANK_URL, that of a simulator that runs as long as the gateway."""
     if config.bank_url is not None:
-        bank.check_url(config.bank_url)  # here, because workers that end on an error are started again
         yield config.bank_url
         return
     simulator = Simulator()
@@ -160,7 +159,7 @@ def _bank(config: Config) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
-    """Serve /metrics, if told so; with several workers, from a folder that they are told of by a setting."""
+    """Serve /metrics if METRICS_PORT is set; yield its URL, and the setting by which workers find their folder."""
     if config.metrics_port is None:
         yield None, {}
         return
@@ -175,13 +174,14 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
 
 
 async def _listening(
-    config: Config, merchants: Merchants, port: int, announce: Callable[[], None], serving: uvicorn.Server
+    config: Config, port: int, gateway: Gateway, announce: "partial[None]", serving: uvicorn.Server
 ) -> None:
-    """Take the operator's commands on payments in memory, and say that all is ready."""
-    if config.store_url == configuration.MEMORY:
-        with contextlib.suppress(OSError):  # without them the gateway still does what it is for
+    """Accept the operator's commands on payments in memory, and report that the gateway is ready."""
+    if config.store_url == MEMORY:
+        with contextlib.suppress(OSError):  # the gateway works without them
             live = config.bank_url is not None
-            serving.servers.append(await control_socket.listen(port, cli.parser(SETTINGS), merchants, live=live))
+            commands = await control_socket.listen(port, cli.parser(SETTINGS), gateway.merchants, live=live)
+            serving.servers.append(commands)
     announce()
 
 

@@ -5,7 +5,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -46,7 +46,6 @@ class _Configured:
     slot_timeout_s: float
     longest_s: float
     breaker: Breaker
-    room: int
 
 
 _configured: _Configured | None = None
@@ -59,7 +58,6 @@ def configure(
     timeout_s: float,
     retries: int,
     concurrency: int,
-    queue: int,
     breaker_failures: int,
     breaker_open_s: float,
     ca_file: str | None = None,
@@ -71,7 +69,6 @@ def configure(
     timeout_s: for a whole call, retries included
     retries: further attempts after one that was certainly not processed
     concurrency: calls that may be under way at once (slots)
-    queue: payments that may wait for a slot
     breaker_failures: calls in a row that did not reach the bank before the circuit opens
     breaker_open_s: seconds until an open circuit lets one call through
     ca_file: PEM file of the authorities that may sign the bank's certificate, instead of the usual ones
@@ -97,7 +94,6 @@ def configure(
         slot_timeout_s=connect_timeout_s,
         longest_s=connect_timeout_s + timeout_s,
         breaker=Breaker(breaker_failures, breaker_open_s),
-        room=concurrency + queue,
     )
 
 
@@ -159,25 +155,6 @@ def longest_s() -> float:
 def circuit_open() -> bool:
     """Return whether the circuit to the bank is open or half-open."""
     return _current().breaker.is_open()
-
-
-def room_left() -> int:
-    """Return how many more payments may begin."""
-    return _current().room
-
-
-@contextlib.contextmanager
-def room() -> Iterator[None]:
-    """Count a payment as one of the BANK_CONCURRENCY + BANK_QUEUE under way; raise `Overloaded` when all are taken."""
-    current = _current()
-    if current.room <= 0:
-        metrics.SHED.inc()
-        raise Overloaded("too many payments are under way")
-    current.room -= 1
-    try:
-        yield
-    finally:
-        current.room += 1
 
 
 def _current() -> _Configured:

@@ -1,6 +1,7 @@
 """The body of a request: bounded, complete, in time, declared as plain JSON, and parsed strictly."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.datastructures import Headers
@@ -8,21 +9,43 @@ from starlette.types import Receive
 from werkzeug.http import parse_options_header
 
 from bank import strict_json
-from handlers.contract import Operation
 from handlers.problems import Code, Problem
 
-# A merchant's 300 bytes arrive in one packet; who takes longer than this is not sending a payment.
+MEDIA_TYPE: Final = "application/json"
+
+# A payment's 300 bytes arrive in one packet; a client that needs longer than this is not sending a payment.
 BODY_TIMEOUT_S: Final = 10.0
 
+# The largest body where the contract does not say `x-max-bytes`.
+MAX_BYTES: Final = 16 * 1024
 
-async def read(headers: Headers, receive: Receive, operation: Operation) -> bytes:
-    """Return the whole body; of one that is declared too large, or as something else, nothing is read.
 
-    Raises `Problem`.
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """What the contract says of a body besides its schema. `default` stands in for a body that is not sent."""
+
+    required: bool
+    max_bytes: int = MAX_BYTES
+    default: Any = None
+
+
+async def read(headers: Headers, receive: Receive, wanted: RequestBody) -> Any:
+    """Return the parsed body, or the default where none was sent. Raises `Problem`.
+
+    A body that is declared too large, or as another media type, is not read at all.
     """
-    _check_content_type(headers, operation)
-    too_large = Problem(Code.REQUEST_TOO_LARGE, f"The request's body is larger than {operation.max_body_bytes} bytes.")
-    if int(headers.get("content-length", 0)) > operation.max_body_bytes:
+    optional = wanted.default is not None or not wanted.required
+    if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+        if "content-type" in headers:
+            _check_content_type(headers)
+        return wanted.default
+    _check_content_type(headers)
+    return _parse(await _receive(headers, receive, wanted.max_bytes))
+
+
+async def _receive(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
+    too_large = Problem(Code.REQUEST_TOO_LARGE, f"The request's body is larger than {max_bytes} bytes.")
+    if int(headers.get("content-length", 0)) > max_bytes:
         raise too_large
     body = bytearray()
     try:
@@ -32,32 +55,28 @@ async def read(headers: Headers, receive: Receive, operation: Operation) -> byte
                 if message["type"] == "http.disconnect":
                     raise Problem(Code.MALFORMED_REQUEST)
                 body += message.get("body", b"")
-                if len(body) > operation.max_body_bytes:
+                if len(body) > max_bytes:
                     raise too_large
                 if not message.get("more_body", False):
-                    break
-    except (TimeoutError, asyncio.CancelledError):  # cancelled: the gateway stops and waits no longer
+                    return bytes(body)
+    except (TimeoutError, asyncio.CancelledError):  # cancelled: the gateway is stopping and does not wait any longer
         raise Problem(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
-    if not body:
-        raise Problem(Code.MALFORMED_JSON)
-    return bytes(body)
 
 
-def parse(content: bytes) -> Any:
-    """Read JSON strictly, or raise `Problem`."""
+def _parse(content: bytes) -> Any:
     try:
         return strict_json.loads(content)
     except ValueError:
         raise Problem(Code.MALFORMED_JSON) from None
 
 
-def _check_content_type(headers: Headers, operation: Operation) -> None:
+def _check_content_type(headers: Headers) -> None:
     types = headers.getlist("content-type")
-    if types == [operation.media_types[0]] and "content-encoding" not in headers and "transfer-encoding" not in headers:
-        return  # almost always
+    if types == [MEDIA_TYPE] and "content-encoding" not in headers and "transfer-encoding" not in headers:
+        return  # nearly every request
     media_type, options = parse_options_header(types[0] if len(types) == 1 else None)
     if (
-        media_type.lower() not in operation.media_types
+        media_type.lower() != MEDIA_TYPE
         or options.get("charset", "utf-8").lower() != "utf-8"
         or any(coding.lower() != "identity" for coding in headers.getlist("content-encoding"))
         or headers.get("transfer-encoding", "chunked").lower() != "chunked"

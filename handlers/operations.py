@@ -1,76 +1,84 @@
-"""The operations of the contract: a request is read, validated, handed to its function, and answered.
+"""The operations of the contract: from a routed request to its function, and from there to its response.
 
-This stands where Connexion's routing, validation, context and application would, which build their
-validators, parsers and decorators anew for each request: 1.2 of the 2.6 ms of CPU that a payment took
-(bench/README.md). What an operation is, and which function its operationId names, Connexion says, once.
+This replaces Connexion's own routing, security, validation and application at request time, which rebuild their
+validators, parsers and decorators for each request (docs/decisions/operations.md). What an operation is, and which
+function its operationId names, Connexion decides, once. `supported.py` refuses a contract with an element that
+neither this module nor the middleware in front of it enforces.
 """
 
 import inspect
-import json
-from typing import Any
+from typing import Any, Final
 
-from connexion.http_facts import METHODS
-from connexion.middleware import SpecMiddleware
 from connexion.operations import AbstractOperation
-from connexion.resolver import Resolver
-from connexion.spec import Specification
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers import body
-from handlers.contract import OPERATION, Contract, Operation
+from handlers.body import RequestBody
+from handlers.contract import Contract
+from handlers.parameters import Parameters
+from handlers.scope import ENDPOINT, MERCHANT, OPERATION, RESPONSE
 from handlers.validation import Rules
-from telemetry import request_context
+
+# Arguments of a function that are not parameters of its operation.
+_BODY: Final = "body"
+_MERCHANT: Final = "user"
+_ROUTE: Final = "route"
 
 
-class Operations(SpecMiddleware):
-    """ASGI middleware, which lets through what is none of them."""
+class Operation:
+    """One operation, with everything about it that does not depend on a request.
 
-    def __init__(self, app: ASGIApp, contract: Contract) -> None:
-        self._app = app
-        self._contract = contract
-        self._calls: dict[str, _Call] = {}
+    id: its operationId
+    route: its path template, below the server's root
+    needs_key: whether a request needs a merchant's API key
+    has_body: whether requests have a body
+    """
 
-    def add_api(self, specification: Specification, *, resolver: Resolver, **_: Any) -> None:
-        """Prepare the operations; Connexion calls this before the first request."""
-        for path, methods in specification["paths"].items():
-            for method in METHODS & methods.keys():
-                operation = specification.operation_cls.from_spec(
-                    specification, path=path, method=method, resolver=resolver
-                )
-                self._calls[methods[method]["operationId"]] = _Call(operation, self._contract)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation: Operation | None = scope.get(OPERATION)
-        if operation is None:
-            await self._app(scope, receive, send)
-        else:
-            await self._calls[operation.id].answer(operation, scope, receive, send)
-
-
-class _Call:
-    """What is known of an operation before it is called."""
-
-    def __init__(self, operation: AbstractOperation, contract: Contract) -> None:
+    def __init__(self, operation: AbstractOperation, route: str, contract: Contract) -> None:
+        self.id = operation.operation_id.rpartition(".")[2]
+        self.route = route
+        self.needs_key = bool(operation.security)
+        self.has_body = operation.is_request_body_defined
         self._function = operation.function
         self._takes = inspect.signature(self._function).parameters.keys()
-        self._headers = [p["name"] for p in operation.parameters if p["in"] == "header"]
-        self._rules = Rules(contract, operation.parameters, operation.body_schema() or None)
+        self._parameters = Parameters(operation.parameters)
+        schema = operation.body_schema() if self.has_body else None
+        self._body = _request_body(operation.request_body, schema) if schema is not None else None
+        self._rules = Rules(contract, self._parameters.schema, self._parameters.names, schema)
 
-    async def answer(self, operation: Operation, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read and validate the request, call the function and send its response. Raises `Problem`."""
         headers = Headers(scope=scope)
-        sent = body.parse(await body.read(headers, receive, operation)) if operation.max_body_bytes else None
-        parameters = scope["path_params"] | self._sent(headers)
-        self._rules.check(parameters, sent)
-        arguments = {name.lower().replace("-", "_"): value for name, value in parameters.items()}
-        arguments |= {"body": sent, "user": request_context.now().merchant}
-        answer, status, more = await self._function(**{name: arguments.get(name) for name in self._takes})
-        content = json.dumps(answer).encode()
-        told = {"Content-Type": "application/json", "Content-Length": str(len(content)), **more}
-        raw = [(name.lower().encode(), value.encode()) for name, value in told.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": content})
+        content = await body.read(headers, receive, self._body) if self._body else None
+        parameters = self._parameters.read(scope, headers)
+        self._rules.check(parameters, content)
+        values = {**self._parameters.defaults, **parameters}
+        values |= {_BODY: content, _MERCHANT: scope[MERCHANT], _ROUTE: self.route}
+        response = await self._function(**{name: values.get(name) for name in self._takes})
+        scope[RESPONSE] = response
+        await response(scope, receive, send)
 
-    def _sent(self, headers: Headers) -> dict[str, str]:
-        # A header that stands twice says two things; joined by a NUL it fits no pattern.
-        return {name: "\0".join(headers.getlist(name)).strip(" \t") for name in self._headers if name in headers}
+
+class Operations:
+    """ASGI middleware that answers what routing found; the rest, which is the UI, is passed on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if OPERATION in scope:
+            await scope[OPERATION].answer(scope, receive, send)
+        elif ENDPOINT in scope:
+            response = await scope[ENDPOINT]()
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _request_body(definition: dict[str, Any], schema: dict[str, Any]) -> RequestBody:
+    return RequestBody(
+        required=definition.get("required", False),
+        max_bytes=definition.get("x-max-bytes", body.MAX_BYTES),
+        default=schema.get("default"),
+    )

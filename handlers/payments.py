@@ -1,41 +1,48 @@
-"""One function per operationId of the contract: from HTTP to payments.py and back."""
+"""The operations on payments, one function per operationId: from HTTP to payments/ and back."""
 
+import json
 from typing import Any
 from uuid import UUID
 
-import bank
+from starlette.responses import Response
+
 import payments
+from handlers import problems
 from handlers.problems import Code, Problem
-from payments import idempotency
+from payments import Paid, idempotency
 from store import Payment, Status
 from telemetry import request_context
 
 
-async def create_payment(
-    body: dict[str, Any], user: str, idempotency_key: str | None
-) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """POST /payments: 201 when the bank answered, 202 when its answer never came. `user` is the merchant."""
-    with bank.room():
-        paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
-    status = 202 if paid.payment.status is Status.PENDING else 201
-    headers = {"Location": f"{request_context.now().route}/{paid.payment.id}"}
-    if paid.replayed:
-        headers["Idempotent-Replayed"] = "true"
-    return _shown(paid.payment), status, headers
+async def create_payment(body: dict[str, Any], user: str, idempotency_key: str | None, route: str) -> Response:
+    """POST /payments: 201 when the bank answered, 202 when its answer has not come. `user` is the merchant."""
+    paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
+    try:
+        return _paid(paid, route)
+    except Exception as error:  # the payment is recorded: an error now must not say otherwise
+        problems.log_unexpected(error)
+        return _paid(paid, route)
 
 
-async def get_payment(payment_id: str, user: str) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """GET /payments/{payment_id}. Another merchant's payment is none."""
+async def get_payment(payment_id: str, user: str) -> Response:
+    """GET /payments/{payment_id}. Another merchant's payment is not found."""
     payment = await payments.find(user, UUID(payment_id))
     if payment is None:
         raise Problem(Code.PAYMENT_NOT_FOUND)
-    return _shown(payment), 200, {}
+    return _shown(payment, 200, {})
 
 
-def _shown(payment: Payment) -> dict[str, Any]:
-    serving = request_context.now()
-    serving.payment_id, serving.outcome = payment.id, payment.status
-    return {
+def _paid(paid: Paid, route: str) -> Response:
+    headers = {"Location": f"{route}/{paid.payment.id}"}
+    if paid.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return _shown(paid.payment, 202 if paid.payment.status is Status.PENDING else 201, headers)
+
+
+def _shown(payment: Payment, status: int, headers: dict[str, str]) -> Response:
+    context = request_context.now()
+    context.payment_id, context.outcome = payment.id, payment.status
+    content = {
         "id": str(payment.id),
         "status": payment.status,
         "card_last4": payment.card_last4,
@@ -45,3 +52,4 @@ def _shown(payment: Payment) -> dict[str, Any]:
         "amount": payment.amount,
         "created_at": payment.created_at.isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
+    return Response(json.dumps(content), status, headers, "application/json")

@@ -1,9 +1,8 @@
-"""Every error becomes one shape, application/problem+json (RFC 9457), here.
+"""Every error becomes application/problem+json (RFC 9457) here.
 
-`PROBLEMS` is every sentence that a client can read when something went wrong, and the two tables
-below it say which error becomes which problem. Whatever is raised anywhere in the stack comes
-through `render`; nothing of an exception's own text reaches the client or the log, because it may
-quote what was sent.
+`PROBLEMS` has every sentence that a client can read when something went wrong, and the tables below it say which
+error becomes which problem. Every exception raised while a request is served comes to `render`. An exception's own
+text never reaches the client or the log, because it may quote what was sent.
 """
 
 import json
@@ -15,20 +14,22 @@ from typing import Any, Final, NamedTuple
 
 from connexion.lifecycle import ConnexionRequest, ConnexionResponse
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 import bank
 import payments
 import store
+from handlers.scope import RESPONSE
 from telemetry import request_context
 
 log = logging.getLogger("gateway.problems")
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# Long enough for a hiccup to pass, short enough for a shopper who is waiting.
+# Seconds. Long enough for a short outage to end, short enough for a waiting customer.
 RETRY_AFTER: Final = {"Retry-After": "5"}
 
-# A request at work mostly has its answer within a second.
+# Seconds. Most running requests are answered within this time.
 RETRY_SOON: Final = {"Retry-After": "1"}
 
 
@@ -55,70 +56,75 @@ class Code(StrEnum):
     STORE_UNAVAILABLE = "store_unavailable"
 
 
-class _Told(NamedTuple):
+class _Answer(NamedTuple):
     status: int
     title: str
     detail: str
 
 
 PROBLEMS: Final = {
-    Code.VALIDATION_FAILED: _Told(400, "Bad Request", "The request is invalid."),
-    Code.MALFORMED_JSON: _Told(
+    Code.VALIDATION_FAILED: _Answer(400, "Bad Request", "The request is invalid."),
+    Code.MALFORMED_JSON: _Answer(
         400,
         "Bad Request",
-        "The request's body is not valid JSON (RFC 8259), names a field twice, or holds half a character (RFC 7493).",
+        "The request's body is not valid JSON (RFC 8259), repeats a field name, or contains an unpaired surrogate "
+        "(RFC 7493).",
     ),
-    Code.MALFORMED_REQUEST: _Told(400, "Bad Request", "The request is not valid HTTP/1.1."),
-    Code.UNAUTHORIZED: _Told(401, "Unauthorized", "Send a good API key as Authorization: Bearer KEY."),
-    Code.NOT_FOUND: _Told(404, "Not Found", "There is nothing at this path."),
-    Code.PAYMENT_NOT_FOUND: _Told(404, "Not Found", "There is no payment with this id."),
-    Code.METHOD_NOT_ALLOWED: _Told(
-        405, "Method Not Allowed", "This path does not have this method; Allow lists those it has."
+    Code.MALFORMED_REQUEST: _Answer(400, "Bad Request", "The request is not valid HTTP/1.1."),
+    Code.UNAUTHORIZED: _Answer(401, "Unauthorized", "Send a valid API key as Authorization: Bearer KEY."),
+    Code.CORS_REFUSED: _Answer(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
+    Code.NOT_FOUND: _Answer(404, "Not Found", "There is nothing at this path."),
+    Code.PAYMENT_NOT_FOUND: _Answer(404, "Not Found", "There is no payment with this id."),
+    Code.METHOD_NOT_ALLOWED: _Answer(
+        405, "Method Not Allowed", "This path does not support this method; Allow lists the methods that it supports."
     ),
-    Code.REQUEST_TIMEOUT: _Told(408, "Request Timeout", "The request's body did not arrive in time."),
-    Code.IDEMPOTENCY_KEY_IN_USE: _Told(
-        409, "Conflict", "The first request with this Idempotency-Key is still at work; send this one again later."
+    Code.REQUEST_TIMEOUT: _Answer(408, "Request Timeout", "The request's body did not arrive in time."),
+    Code.IDEMPOTENCY_KEY_IN_USE: _Answer(
+        409,
+        "Conflict",
+        "The first request with this Idempotency-Key has not been answered yet; send this request again later.",
     ),
-    Code.REQUEST_TOO_LARGE: _Told(413, "Content Too Large", "The request's body is too large."),
-    Code.UNSUPPORTED_MEDIA_TYPE: _Told(
+    Code.REQUEST_TOO_LARGE: _Answer(413, "Content Too Large", "The request's body is too large."),
+    Code.UNSUPPORTED_MEDIA_TYPE: _Answer(
         415,
         "Unsupported Media Type",
         "Send the body as Content-Type: application/json, in UTF-8 and without a Content-Encoding.",
     ),
-    Code.IDEMPOTENCY_KEY_REUSED: _Told(
-        422, "Unprocessable Content", "This Idempotency-Key came before, with another payment."
+    Code.IDEMPOTENCY_KEY_REUSED: _Answer(
+        422, "Unprocessable Content", "This Idempotency-Key was used before, for another payment."
     ),
-    Code.CORS_REFUSED: _Told(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
-    Code.RATE_LIMITED: _Told(
-        429, "Too Many Requests", "This is more than the rate agreed on; send the request again later, as it is."
+    Code.RATE_LIMITED: _Answer(
+        429, "Too Many Requests", "The merchant's rate limit is used up; send the same request again later."
     ),
-    Code.INTERNAL_ERROR: _Told(
-        500, "Internal Server Error", "The gateway could not process the request. Nothing was charged."
-    ),
-    Code.OVERLOADED: _Told(
+    Code.INTERNAL_ERROR: _Answer(500, "Internal Server Error", "The gateway could not process the request."),
+    Code.OVERLOADED: _Answer(
         503,
         "Service Unavailable",
-        "Too many payments are under way. Nothing was charged; send the request again later, as it is.",
+        "Too many payments are in progress. Nothing was charged; send the same request again later.",
     ),
-    Code.BANK_UNAVAILABLE: _Told(
+    Code.BANK_UNAVAILABLE: _Answer(
         503,
         "Service Unavailable",
-        "The bank could not be reached. Nothing was charged; send the request again later.",
+        "The bank could not be reached. Nothing was charged; send the same request again later.",
     ),
-    Code.STORE_UNAVAILABLE: _Told(
+    Code.STORE_UNAVAILABLE: _Answer(
         503,
         "Service Unavailable",
-        "The gateway's store could not be reached. This request charged nothing; send it again later, as it is.",
+        "The gateway's store could not be reached. This request charged nothing; send the same request again later.",
     ),
 }
 
-_OF_EXCEPTION: Final[dict[type[Exception], Code]] = {
-    bank.Overloaded: Code.OVERLOADED,
-    bank.NotReached: Code.BANK_UNAVAILABLE,
-    bank.Refused: Code.INTERNAL_ERROR,
-    payments.KeyInUse: Code.IDEMPOTENCY_KEY_IN_USE,
-    payments.KeyReused: Code.IDEMPOTENCY_KEY_REUSED,
-    store.StoreUnavailable: Code.STORE_UNAVAILABLE,
+# The detail of an internal error that is known to have charged nothing; without it, one claims nothing about money.
+NOT_CHARGED: Final = "The gateway could not process the request. Nothing was charged."
+
+# The code and, where it is not the code's own, the detail.
+_OF_EXCEPTION: Final[dict[type[Exception], tuple[Code, str | None]]] = {
+    bank.Overloaded: (Code.OVERLOADED, None),
+    bank.NotReached: (Code.BANK_UNAVAILABLE, None),
+    bank.Refused: (Code.INTERNAL_ERROR, NOT_CHARGED),
+    payments.KeyInUse: (Code.IDEMPOTENCY_KEY_IN_USE, None),
+    payments.KeyReused: (Code.IDEMPOTENCY_KEY_REUSED, None),
+    store.StoreUnavailable: (Code.STORE_UNAVAILABLE, None),
 }
 
 _OF_STATUS: Final = {
@@ -128,7 +134,7 @@ _OF_STATUS: Final = {
     415: Code.UNSUPPORTED_MEDIA_TYPE,
 }
 
-# Unless the error brings its own.
+# The headers of an answer, which the error's own headers replace.
 HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
     Code.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
@@ -158,16 +164,16 @@ class Problem(Exception):
 
 
 def document(code: Code, instance: str, detail: str | None = None, errors: list[dict[str, str]] | None = None) -> bytes:
-    """Return the problem as JSON. `type` is about:blank: the HTTP status says it, `code` says more.
+    """Return the problem as JSON. `type` is about:blank: the HTTP status says what it is, and `code` says more.
 
     instance: the X-Request-ID
     """
-    told = PROBLEMS[code]
+    answer = PROBLEMS[code]
     problem: dict[str, Any] = {
         "type": "about:blank",
-        "title": told.title,
-        "status": told.status,
-        "detail": detail or told.detail,
+        "title": answer.title,
+        "status": answer.status,
+        "detail": detail or answer.detail,
         "code": code,
         "instance": instance,
     }
@@ -176,30 +182,45 @@ def document(code: Code, instance: str, detail: str | None = None, errors: list[
     return json.dumps(problem).encode()
 
 
-async def render(_request: ConnexionRequest, error: Exception) -> ConnexionResponse:
-    """Answer any error that was raised anywhere; async, or it would queue behind blocking work."""
-    problem = _problem(error)
-    serving = request_context.now()
-    serving.outcome = problem.code
-    return ConnexionResponse(
-        status_code=PROBLEMS[problem.code].status,
-        mimetype=MEDIA_TYPE,
-        content_type=MEDIA_TYPE,
-        body=document(problem.code, serving.id, problem.detail, problem.errors),
-        headers={**HEADERS.get(problem.code, {}), **problem.headers},
+def response(problem: Problem) -> Response:
+    """Return the HTTP response for a problem of the request that is being served."""
+    context = request_context.now()
+    context.outcome = problem.code
+    return Response(
+        document(problem.code, context.id, problem.detail, problem.errors),
+        PROBLEMS[problem.code].status,
+        {**HEADERS.get(problem.code, {}), **problem.headers},
+        MEDIA_TYPE,
     )
+
+
+async def render(request: ConnexionRequest, error: Exception) -> ConnexionResponse:
+    """Answer an error that was raised while a request was served.
+
+    Once an operation has made its response, that response is the answer, whatever fails afterwards: a payment that
+    is recorded is not reported as an error. The function is async because Connexion runs others in a thread pool,
+    where they would wait behind blocking work.
+    """
+    made: Response | None = request.scope.get(RESPONSE)
+    if made is not None:
+        log_unexpected(error)
+    answer = made or response(_problem(error))
+    return ConnexionResponse(answer.status_code, answer.media_type, None, answer.body, dict(answer.headers))
+
+
+def log_unexpected(error: Exception) -> None:
+    """Log where an error was raised and its type, without its message, which may quote what was sent."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("unhandled %s\n%s", type(error).__name__, frames)
 
 
 def _problem(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
-    for kind, code in _OF_EXCEPTION.items():
+    for kind, (code, detail) in _OF_EXCEPTION.items():
         if isinstance(error, kind):
-            return Problem(code)
+            return Problem(code, detail)
     if isinstance(error, HTTPException) and error.status_code < 500:
-        code = _OF_STATUS.get(error.status_code, Code.MALFORMED_REQUEST)
-        return Problem(code, headers=error.headers)
-    # The frames and the kind, not the exception's message, which may quote what was sent.
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unhandled %s\n%s", type(error).__name__, frames)
+        return Problem(_OF_STATUS.get(error.status_code, Code.MALFORMED_REQUEST), headers=error.headers)
+    log_unexpected(error)
     return Problem(Code.INTERNAL_ERROR)

@@ -1,15 +1,17 @@
 """The request validator: every error of a request in one 400, and never a value that was sent.
 
-It speaks for the contract. What is wanted of a field is read from its schema, so a limit that
-changes there changes here; what is written here is only how to say it.
+What is wanted of a field is read from its schema, so a limit that changes in the contract changes here; this module
+only says it in words.
 """
 
 import re
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final
 
-from jsonschema_rs import Draft4Validator
+import jsonschema_rs
+from jsonschema_rs import ValidationErrorKind
 
 from handlers.contract import Contract
 from handlers.problems import Code, Problem
@@ -27,9 +29,10 @@ class FieldCode(StrEnum):
     EXPIRED = "expired"
 
 
-# What to call a field that breaks several keywords at once: the first of these.
-_OF_KEYWORD: Final = {
+# The code of a field that breaks several keywords at once is that of the first one here.
+_CODE_OF: Final = {
     "required": FieldCode.REQUIRED,
+    "additionalProperties": FieldCode.UNKNOWN_FIELD,
     "type": FieldCode.WRONG_TYPE,
     "enum": FieldCode.NOT_SUPPORTED,
     "pattern": FieldCode.WRONG_FORMAT,
@@ -37,32 +40,58 @@ _OF_KEYWORD: Final = {
     "maxLength": FieldCode.WRONG_FORMAT,
     "minimum": FieldCode.OUT_OF_RANGE,
     "maximum": FieldCode.OUT_OF_RANGE,
+    "exclusiveMinimum": FieldCode.OUT_OF_RANGE,
+    "exclusiveMaximum": FieldCode.OUT_OF_RANGE,
+    "multipleOf": FieldCode.OUT_OF_RANGE,
+    "expired": FieldCode.EXPIRED,
 }
-_PRIORITY: Final = list(_OF_KEYWORD)
+_PRIORITY: Final = list(_CODE_OF)
 
-_ARTICLES: Final = {"object": "a JSON object", "integer": "an integer", "string": "a string"}
-_FORMATS: Final = {"uuid": "a UUID"}
+# Not a keyword: the two bounds that contract.py makes of `x-valid-through`.
+_EXPIRED: Final = "expired"
 
-# The only unknown field names that are repeated: a name may be anything, a card number too.
+# A field by the names and positions that lead to it.
+_Path = tuple[str | int, ...]
+
+_UNNAMED: Final = "(unnamed)"
+
+_ARTICLES: Final = {
+    "object": "a JSON object",
+    "array": "an array",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "a string",
+}
+_FORMATS: Final = {"uuid": "a UUID", "date": "a date like 2026-11-24", "date-time": "a time like 2026-11-24T10:15:30Z"}
+
+# A field name that the contract does not have may be anything, a card number too; only plain words are repeated.
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_]{1,40}")
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Rules:
     """What the contract wants of an operation's requests.
 
-    parameters: as Connexion gives them; the contract has them in the path and in headers
-    body: its schema, None where there is none
+    parameters: an object schema of the parameters by argument, and their names by argument
+    body: the schema of the request body, None where there is none
     """
 
-    def __init__(self, contract: Contract, parameters: list[dict[str, Any]], body: dict[str, Any] | None) -> None:
-        named = {parameter["name"]: parameter["schema"] for parameter in parameters}
-        self._parameters = Schema({"type": "object", "properties": named})
+    def __init__(
+        self,
+        contract: Contract,
+        parameters: dict[str, Any],
+        names: Mapping[str, str],
+        body: dict[str, Any] | None,
+    ) -> None:
+        self._parameters = Schema(parameters, names)
         self._max_errors = contract.max_errors
         self._month = contract.month
         self._body = lru_cache(maxsize=1)(lambda _month: Schema(contract.enforced(body)) if body else None)
 
-    def check(self, parameters: dict[str, str], body: Any) -> None:
-        """Raise `Problem` with all that is wrong, if anything is."""
+    def check(self, parameters: dict[str, Any], body: Any) -> None:
+        """Raise `Problem` with every error of the request, if there is any."""
         schema = self._body(self._month())
         if not (self._parameters.is_valid(parameters) and (schema is None or schema.is_valid(body))):
             errors = self._parameters.find_errors(parameters)
@@ -70,7 +99,7 @@ class Rules:
 
 
 def raise_if(errors: list[dict[str, str]], max_errors: int) -> None:
-    """Raise `Problem` with all these errors, if there are any."""
+    """Raise `Problem` with these errors, if there are any; at most `max_errors` are listed."""
     if not errors:
         return
     shown = errors[:max_errors]
@@ -81,59 +110,102 @@ def raise_if(errors: list[dict[str, str]], max_errors: int) -> None:
 
 
 class Schema:
-    """A schema, compiled: jsonschema-rs takes a microsecond for a payment that is valid, jsonschema 450."""
+    """A compiled schema of OpenAPI 3.0, which is JSON Schema's Draft 4 with `nullable`.
 
-    def __init__(self, schema: dict[str, Any]) -> None:
+    names: what to call its properties, where that differs from their keys
+    """
+
+    def __init__(self, schema: dict[str, Any], names: Mapping[str, str] | None = None) -> None:
         self._schema = schema
-        self._validator = Draft4Validator(schema)
+        self._names = names or {}
+        self._known = set(_property_names(schema))
+        self._validator = jsonschema_rs.Draft4Validator(_draft4(schema), formats=_FORMAT_CHECKS)
         self.is_valid = self._validator.is_valid
 
     def find_errors(self, sent: Any) -> list[dict[str, str]]:
-        """Return every way in which `sent` breaks the schema, as FieldErrors in the schema's field order."""
-        if not isinstance(sent, dict):
-            return [_error("(body)", FieldCode.WRONG_TYPE, f"must be {_ARTICLES['object']}")]
-        broken = self._broken(sent)
-        year, month = _expiry(self._schema)
-        errors = []
-        for name, wanted in self._schema["properties"].items():
-            if name in broken:
-                keyword = min(broken[name], key=_PRIORITY.index)
-                message = f"{'is required and ' if keyword == 'required' else ''}must be {_wanted(wanted)}"
-                errors.append(_error(name, _OF_KEYWORD[keyword], message))
-            elif name == year and "anyOf" in broken:
-                errors.append(_error(name, FieldCode.EXPIRED, f"together with {month} must not be in the past"))
-        if "additionalProperties" in broken:
-            errors += _unknown(sent.keys() - self._schema["properties"].keys())
-        return errors
+        """Return one FieldError for each invalid field of `sent`, in the schema's field order, unknown fields last."""
+        broken: dict[_Path, set[str]] = {}
+        for path, keyword in self._broken(sent):
+            broken.setdefault(path, set()).add(keyword)
+        return [self._error(path, broken[path]) for path in sorted(broken, key=self._position)]
 
-    def _broken(self, sent: dict[str, Any]) -> dict[str, set[str]]:
-        """Return the keywords that each field breaks; those of the whole object stand under their own names."""
-        broken: dict[str, set[str]] = {}
+    def _position(self, path: _Path) -> tuple[int, bool, str]:
+        names = list(self._schema.get("properties", {}))
+        known = bool(path) and path[0] in names
+        return names.index(str(path[0])) if known else len(names), _UNNAMED in path, _dotted(path)
+
+    def _broken(self, sent: Any) -> Iterator[tuple[_Path, str]]:
+        """Yield each broken keyword with the path of its field."""
         for error in self._validator.iter_errors(sent):
-            keyword = str(error.schema_path[-1])
-            if keyword == "required":
-                broken |= {name: {keyword} for name in self._schema["required"] if name not in sent}
+            path, keyword = tuple(error.instance_path), str(error.schema_path[-1])
+            if isinstance(error.kind, ValidationErrorKind.Required):
+                yield (*path, error.kind.property), keyword
+            elif isinstance(error.kind, ValidationErrorKind.AdditionalProperties):
+                for name in error.kind.unexpected:
+                    yield self._safe((*path, name)), keyword
+            elif keyword == "anyOf" and (expiry := _expiry(self._schema)) and not path:
+                yield (expiry[0],), _EXPIRED
             else:
-                broken.setdefault(str(error.instance_path[0]) if error.instance_path else keyword, set()).add(keyword)
-        return broken
+                yield self._safe(path), keyword
+
+    def _safe(self, path: _Path) -> _Path:
+        """Return the path without the names that the contract does not have and that are not plain words."""
+        return tuple(
+            part if isinstance(part, int) or part in self._known or _PLAIN_WORD.fullmatch(part) else _UNNAMED
+            for part in path
+        )
+
+    def _error(self, path: _Path, keywords: set[str]) -> dict[str, str]:
+        keyword = min(keywords, key=lambda word: _PRIORITY.index(word) if word in _PRIORITY else len(_PRIORITY))
+        if keyword == "additionalProperties":
+            message = "is not a field of this request"
+        elif keyword == _EXPIRED:
+            message = f"together with {_expiry(self._schema)[1]} must not be in the past"
+        else:
+            message = f"{'is required and ' if keyword == 'required' else ''}must be {_wanted(self._at(path))}"
+        field = self._names.get(_dotted(path), _dotted(path)) or "(body)"
+        return {"field": field, "code": _CODE_OF.get(keyword, FieldCode.WRONG_FORMAT), "message": message}
+
+    def _at(self, path: _Path) -> dict[str, Any]:
+        """Return the schema of a field, an empty one where it has none of its own."""
+        schema = self._schema
+        for part in path:
+            schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+        return schema
 
 
-def _expiry(schema: dict[str, Any]) -> tuple[str, str] | tuple[None, None]:
-    """The fields that the expiry bounds (contract.py) speak of."""
-    if "anyOf" not in schema:
-        return None, None
-    year, month = schema["anyOf"][1]["properties"]
-    return year, month
+def _dotted(path: _Path) -> str:
+    return ".".join(str(part) for part in path)
 
 
-def _unknown(names: set[str]) -> list[dict[str, str]]:
-    plain = sorted(name for name in names if _PLAIN_WORD.fullmatch(name))
-    unnamed = ["(unnamed)"] if len(plain) < len(names) else []
-    return [_error(name, FieldCode.UNKNOWN_FIELD, "is not a field of this request") for name in plain + unnamed]
+def _property_names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for value in schema.values():
+            yield from _property_names(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _property_names(value)
 
 
-def _error(field: str, code: FieldCode, message: str) -> dict[str, str]:
-    return {"field": field, "code": code, "message": message}
+def _expiry(schema: dict[str, Any]) -> tuple[str, ...]:
+    """Return the year and month of the expiry rule (contract.py), nothing where the schema has none."""
+    return tuple(schema["anyOf"][1]["properties"]) if "anyOf" in schema else ()
+
+
+def _draft4(schema: Any) -> Any:
+    """Return the schema with `nullable`, which Draft 4 does not have, as the type or value null."""
+    if isinstance(schema, list):
+        return [_draft4(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    translated = {keyword: _draft4(value) for keyword, value in schema.items()}
+    if schema.get("nullable") is True:
+        if "type" in schema:
+            translated["type"] = [schema["type"], "null"]
+        if "enum" in schema:
+            translated["enum"] = [*schema["enum"], None]
+    return translated
 
 
 def _wanted(schema: dict[str, Any]) -> str:
@@ -141,14 +213,16 @@ def _wanted(schema: dict[str, Any]) -> str:
     if "x-wanted" in schema:
         return str(schema["x-wanted"])
     if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
+        return "one of " + ", ".join(map(str, schema["enum"]))
     if schema.get("format") in _FORMATS:
         return _FORMATS[schema["format"]]
-    what = _ARTICLES[schema["type"]]
-    if schema["type"] == "integer":
-        return what + _range("from", schema.get("minimum"), schema.get("maximum"))
-    length = _range("of", schema.get("minLength"), schema.get("maxLength"))
-    return f"{what}{length} {schema.get('x-characters', 'characters')}"
+    kind = schema.get("type")
+    if kind == "string":
+        length = _range("of", schema.get("minLength"), schema.get("maxLength"))
+        return f"{_ARTICLES[kind]}{length} {schema.get('x-characters', 'characters')}"
+    if kind in {"integer", "number"}:
+        return _ARTICLES[kind] + _range("from", schema.get("minimum"), schema.get("maximum"))
+    return _ARTICLES.get(str(kind), "as the contract says")
 
 
 def _range(word: str, low: int | None, high: int | None) -> str:
@@ -159,3 +233,9 @@ def _range(word: str, low: int | None, high: int | None) -> str:
     if low == high:
         return f" of {low}"
     return f" {word} {low} {'or' if high == low + 1 else 'to'} {high}"
+
+
+# jsonschema-rs has no `uuid` in Draft 4.
+_FORMAT_CHECKS: Final = {
+    "uuid": lambda text: _UUID.fullmatch(text) is not None,
+}

@@ -1,7 +1,6 @@
-"""The request being served and what came of it, known wherever it leads without being passed along.
+"""The request context: which request a log line, a call to the bank or an error belongs to.
 
-server/middleware/observe.py begins one for each request; whoever learns something notes it here, and the log
-line, the metrics and the problem document are made of it.
+server/middleware/observe.py begins one for each request. It is for logs and traces; nothing is decided by it.
 """
 
 import random
@@ -14,43 +13,37 @@ from uuid import UUID
 
 from telemetry.masking import holds_card_number
 
-# What goes unharmed through a log, a header and a URI reference.
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+# Safe in a log line, in a header and in a URI reference.
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
-
-_random: Final = random.Random()  # noqa: S311  # it has to be unique, not secret
+_random: Final = random.Random()  # noqa: S311  # an id has to be unique, not secret
 
 
 def _new_id() -> str:
-    """A UUID; to ask the kernel for one took a fifth of a refusal's time."""
+    """Return a random UUID. uuid4() makes a system call, a fifth of the cost of refusing a request."""
     digits = f"{_random.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request and its answer.
+    """One request and what is known of its answer.
 
-    id: X-Request-ID, the caller's if it is a sane token
-    traceparent: the caller's (W3C Trace Context), None when there is none that is well-formed
-    operation, route: the contract's operationId and path template, None elsewhere
-    merchant: whose key it came with
+    id: X-Request-ID, the caller's own if it is safe to repeat
+    traceparent: the caller's (W3C Trace Context), None without a well-formed one
     outcome: the payment's status, or the code of the problem
-    bank_s: how long the bank took
+    bank_s: seconds that the call to the bank took, with the wait for a slot
     """
 
     id: str = field(default_factory=_new_id)
     traceparent: str | None = None
-    operation: str | None = None
-    route: str | None = None
-    merchant: str | None = None
     payment_id: UUID | None = None
     outcome: str | None = None
     bank_s: float | None = None
 
     def trace(self) -> dict[str, str]:
-        """Return the headers that tell others which request this is."""
+        """Return the headers by which another server knows this request."""
         headers = {"X-Request-ID": self.id}
         if self.traceparent:
             headers["traceparent"] = self.traceparent
@@ -61,7 +54,7 @@ current: Final[ContextVar[RequestContext | None]] = ContextVar("request_context"
 
 
 def begin(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
-    """Return a new exchange for a request with these headers; the first of a name counts."""
+    """Return a new context for a request with these headers. Of a repeated header the first value counts."""
     request_id = traceparent = None
     for name, value in headers:
         if name == b"x-request-id" and request_id is None:
@@ -70,11 +63,11 @@ def begin(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
             traceparent = value.decode("latin-1")
     if traceparent and not _TRACEPARENT.fullmatch(traceparent):
         traceparent = None
-    if request_id and _SANE_ID.fullmatch(request_id) and not holds_card_number(request_id):
+    if request_id and _SAFE_ID.fullmatch(request_id) and not holds_card_number(request_id):
         return RequestContext(request_id, traceparent)
     return RequestContext(traceparent=traceparent)
 
 
 def now() -> RequestContext:
-    """Return the exchange of the request being served; outside of one, an empty one."""
+    """Return the context of the request being served; a new one outside of any request."""
     return current.get() or RequestContext()

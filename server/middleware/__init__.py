@@ -1,1 +1,48 @@
-"""What every request passes on its way to its operation."""
+"""The middleware that every request passes, in order."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from connexion.middleware.exceptions import ExceptionMiddleware
+from connexion.middleware.lifespan import LifespanMiddleware
+from connexion.middleware.server_error import ServerErrorMiddleware
+from connexion.middleware.swagger_ui import SwaggerUIMiddleware
+
+from config import Config
+from handlers.contract import Contract, Endpoint
+from handlers.operations import Operations
+from merchants import Merchants
+from server.admission import Admission, Admit
+from server.middleware import cors
+from server.middleware.authenticate import Authenticate
+from server.middleware.observe import Observe
+from server.middleware.rate_limit import RateLimit, RateLimiter
+from server.middleware.routing import Routing
+from server.middleware.security_headers import SecurityHeaders
+
+
+def ordered(
+    config: Config, contract: Contract, endpoints: Mapping[str, Endpoint], merchants: Merchants, admission: Admission
+) -> list[Any]:
+    """Return the middleware from the outermost to the innermost. Raises `ConfigError`."""
+    headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
+    with_cors = partial(cors.Cors, **cors.options(config.cors_origins))
+    limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
+    chosen: list[tuple[Any, bool]] = [
+        (ServerErrorMiddleware, True),  # answers what fails in the middleware below it
+        (partial(Observe, security_headers=headers), True),  # sees every response, whoever made it
+        (with_cors, bool(config.cors_origins)),  # pages can read refusals too, and preflights need no key
+        (ExceptionMiddleware, True),  # turns what is raised below it into problem documents
+        (
+            partial(Routing, contract=contract, endpoints=endpoints),
+            True,
+        ),  # what is called; all below need it
+        (partial(Authenticate, merchants=merchants), True),  # who calls: strangers cost nothing further
+        (partial(RateLimit, limiter=limiter), bool(config.rate_limit)),  # counts merchants, so after authentication
+        (partial(Admit, admission=admission), True),  # before the body: a refusal must be cheap
+        (Operations, True),  # answers everything but the UI
+        (SwaggerUIMiddleware, True),  # answers the UI
+        (LifespanMiddleware, True),  # start and stop; Connexion expects it here
+    ]
+    return [middleware for middleware, wanted in chosen if wanted]

@@ -1,4 +1,4 @@
-"""Which pages may call the API from a browser: Starlette's CORS, whose refusals are problem documents too."""
+"""CORS: which pages may call the API from a browser. It is Starlette's, with problem documents as refusals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from handlers.problems import MEDIA_TYPE, PROBLEMS, Code, document
-from telemetry import request_context
+from handlers import problems
+from handlers.problems import Code, Problem
 
-# Request headers that a page may set, and answer headers that it may read.
-SENT = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent")
-SHOWN = (
+# The request headers that a page may set, and the response headers that it may read.
+REQUEST_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent")
+RESPONSE_HEADERS = (
     "Idempotent-Replayed",
     "Location",
     "RateLimit",
@@ -24,24 +24,22 @@ SHOWN = (
 
 
 def options(origins: Sequence[str]) -> dict[str, Any]:
-    """Return what `Cors` takes, for pages of these origins."""
+    """Return the arguments of `Cors` for pages of these origins."""
     return {
         "allow_origins": origins,
         "allow_methods": ("GET", "POST"),
-        "allow_headers": SENT,
-        "expose_headers": SHOWN,
+        "allow_headers": REQUEST_HEADERS,
+        "expose_headers": RESPONSE_HEADERS,
     }
 
 
 class Cors(CORSMiddleware):
-    """ASGI middleware around everything that can be refused."""
+    """ASGI middleware outside of everything that may refuse a request, so that a page can read refusals too."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         allowed = super().preflight_response(request_headers)
         if allowed.status_code < 400:
             return allowed
-        code, serving = Code.CORS_REFUSED, request_context.now()
-        serving.outcome = code
-        for name in ("content-length", "content-type"):  # of the words that this replaces
+        for name in ("content-length", "content-type"):  # those of Starlette's own text
             del allowed.headers[name]
-        return Response(document(code, serving.id), PROBLEMS[code].status, allowed.headers, MEDIA_TYPE)
+        return problems.response(Problem(Code.CORS_REFUSED, headers=dict(allowed.headers)))

@@ -23,9 +23,10 @@ import handlers.payments
 from app import create_app, today_utc
 from bank.simulator import Simulator
 from handlers.contract import PATH, Contract
-from handlers.problems import PROBLEMS, Code
+from handlers.problems import NOT_CHARGED, PROBLEMS, Code
 from handlers.validation import FieldCode
 from store import Status
+from tests.contract.checking import Checking
 from tests.support import Gateway, serving, valid_payment
 
 FILE = yaml.safe_load(PATH.read_text())
@@ -102,16 +103,18 @@ def test_connexion_does_not_render_it() -> None:
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if "status" in EXAMPLES[name]["value"]])
 def test_an_example_of_an_answer_is_one(name: str) -> None:
-    """It has the shape of its schema, and a problem's sentences are the ones that are really said."""
+    """It has the shape of its schema, and a problem's sentences are the ones that the gateway sends."""
     value = EXAMPLES[name]["value"]
     schema = "Problem" if "code" in value else "Payment"
     resolved = connexion.spec.Specification.from_dict(FILE)["components"]["schemas"][schema]
     Draft4Validator(resolved, format_checker=FormatChecker()).validate(value)
     if schema == "Problem":
-        told = PROBLEMS[Code(value["code"])]
-        assert (value["status"], value["title"]) == (told.status, told.title)
-        if value["code"] not in {"validation_failed", "request_too_large"}:
-            assert value["detail"] == told.detail
+        answer = PROBLEMS[Code(value["code"])]
+        assert (value["status"], value["title"]) == (answer.status, answer.title)
+        if name == "NotChargedProblem":
+            assert value["detail"] == NOT_CHARGED
+        elif value["code"] not in {"validation_failed", "request_too_large"}:
+            assert value["detail"] == answer.detail
 
 
 @pytest.mark.parametrize(
@@ -165,8 +168,8 @@ def test_the_expiry_rule_follows_the_calendar_while_the_gateway_runs(monkeypatch
     simulator = Simulator()
     simulator.start()
     today = [date(2026, 11, 30)]
-    app = create_app(config.load({"BANK_URL": simulator.url}), today=lambda: today[0], validate_responses=True)
-    with serving(app) as api:
+    gateway = create_app(config.load({"BANK_URL": simulator.url}), today=lambda: today[0])
+    with serving(Checking(gateway.app, gateway.contract)) as api:
 
         def minimum() -> tuple[int, int]:
             bounds = requests.get(f"{api}/openapi.json", timeout=10).json()["components"]["schemas"]["NewPayment"]

@@ -1,14 +1,24 @@
-"""run.py with response validation on: an answer that breaks the contract becomes a 500."""
+"""run.py with every response checked: one that breaks the contract becomes a 500."""
 
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import app
+from app import Gateway
+from tests.contract.checking import Checking
 
-app.create_app = partial(app.create_app, validate_responses=True)
+create_app = app.create_app
+
+
+def _checked(*arguments: Any, **options: Any) -> Gateway:
+    gateway = create_app(*arguments, **options)
+    return gateway._replace(app=Checking(gateway.app, gateway.contract))
+
+
+app.create_app = _checked
 
 import run  # after that, because it takes what is there then
 

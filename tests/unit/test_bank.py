@@ -9,15 +9,13 @@ import pytest
 from prometheus_client import REGISTRY
 
 import bank
-from config import ConfigError
-from settings import SETTINGS
+from config import SETTINGS, ConfigError
 
 OPTIONS: dict[str, Any] = {
     "connect_timeout_s": 0.3,
     "timeout_s": 1,
     "retries": 0,
     "concurrency": 1,
-    "queue": 1,
     "breaker_failures": 3,
     "breaker_open_s": 1,
 }

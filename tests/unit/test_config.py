@@ -8,8 +8,7 @@ import trustme
 from dotenv import dotenv_values
 
 import config
-from config import Config, ConfigError
-from settings import SETTINGS
+from config import SETTINGS, Config, ConfigError
 from tests.support import ROOT
 
 
@@ -90,10 +89,6 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
             ("SUPPORTED_CURRENCIES", value)
             for value in ("EURO", "eur", "GBP,", "GBP,GBP", "XXX", "XTS", "XAU", "GBP;USD")
         ],
-        *[
-            ("STORE_URL", value)
-            for value in ("redis://", "memory", "sqlite://", "postgresql://u:secret@h/d", "sqlite:///")
-        ],
         *[("FINGERPRINT_KEY", value) for value in ("secret", "0" * 63, "0" * 65, "g" * 64)],
         *[("HOST", value) for value in ("a b", "http://x", "[::1]")],
         *[("PORT", value) for value in ("65536", "-1", "http")],
@@ -112,16 +107,6 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
         *[
             ("RATE_LIMIT", value)
             for value in ("100", "0/second", "100/fortnight", "-1/second", "1/second;x", "1/second;2/second")
-        ],
-        *[
-            ("RATE_LIMIT_STORE", value)
-            for value in (
-                "redis",
-                "memcached://u:secret@h",
-                "unix://u:secret@/r",
-                "redis://u:secret@h:x",
-                "redis://h:0x",
-            )
         ],
         *[("CORS_ORIGINS", value) for value in ("shop.example.com", "https://shop/", "https://a https://b", "null")],
         *[("DRAIN_S", value) for value in ("-1", "301", "x")],

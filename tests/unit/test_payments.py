@@ -49,7 +49,6 @@ def connect(
     *,
     concurrency: int = 2,
     connect_timeout_s: float = 0.2,
-    queue: int = 2,
 ) -> None:
     """Register the bank, and choose it by its scheme."""
     monkeypatch.setitem(bank.BANKS, "test", lambda _url, **_options: Acquirer(decide))
@@ -59,7 +58,6 @@ def connect(
         timeout_s=5,
         retries=0,
         concurrency=concurrency,
-        queue=queue,
         breaker_failures=3,
         breaker_open_s=0.2,
     )
@@ -176,7 +174,6 @@ def simulator() -> Iterator[Simulator]:
         timeout_s=5,
         retries=0,
         concurrency=2,
-        queue=2,
         breaker_failures=100,
         breaker_open_s=0.2,
     )

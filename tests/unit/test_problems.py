@@ -7,6 +7,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from connexion.lifecycle import ConnexionRequest
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 import bank
@@ -16,9 +18,9 @@ from handlers.problems import PROBLEMS, Code, Problem
 CARD_NUMBER = "2222405343248877"
 
 
-def rendered(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
-    response = asyncio.run(problems.render(None, error))
-    return response.status_code, json.loads(response.body), response.headers
+def rendered(error: Exception) -> tuple[int, dict[str, Any], Headers]:
+    response = asyncio.run(problems.render(ConnexionRequest({"type": "http"}), error))
+    return response.status_code, json.loads(response.body), Headers(response.headers)
 
 
 @pytest.mark.parametrize("code", list(Code))

@@ -50,7 +50,6 @@ def connect(url: str) -> None:
         timeout_s=5,
         retries=0,
         concurrency=4,
-        queue=4,
         breaker_failures=10_000,
         breaker_open_s=0.1,
     )

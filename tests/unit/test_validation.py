@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from handlers import validation
-from handlers.body import parse
+from handlers.body import _parse as parse
 from handlers.contract import Contract
 from handlers.problems import Code, Problem
 from tests.support import valid_payment
