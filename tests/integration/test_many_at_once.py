@@ -1,4 +1,4 @@
-"""Hundreds of payments under way in one process: they cost memory and no threads."""
+"""Hundreds of payments under way in one process take memory but no threads."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,14 @@ MANY = 500
 JSON = {"Content-Type": "application/json"}
 
 
-class PatientBank:
-    """Authorizes everything, but nothing before it was asked `MANY` times; on an event loop of its own."""
+class WaitingBank:
+    """A bank that authorizes every payment, but answers none before it has `MANY` of them.
+
+    It runs on its own event loop in a thread.
+    """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.requests = 0
         self.url = ""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
@@ -42,22 +45,22 @@ class PatientBank:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError), contextlib.closing(writer):
             while await reader.readuntil(b"}"):
-                self.asked += 1
-                if self.asked == MANY:
+                self.requests += 1
+                if self.requests == MANY:
                     self._all.set()
                 await self._all.wait()
                 writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"authorized": true}')
 
 
 @pytest.fixture
-def bank() -> Iterator[PatientBank]:
-    running = PatientBank()
+def bank() -> Iterator[WaitingBank]:
+    running = WaitingBank()
     yield running
     running.close()
 
 
-def test_500_payments_are_under_way_in_one_process_with_few_threads(bank: PatientBank) -> None:
-    """All of them at once at a bank that takes its time, none refused, each answered 201."""
+def test_500_payments_are_under_way_in_one_process_with_few_threads(bank: WaitingBank) -> None:
+    """All of them are at the bank at the same time, none is refused, and each is answered 201."""
     settings = {"BANK_URL": bank.url, "BANK_CONCURRENCY": str(MANY), "BANK_TIMEOUT_S": "30"}
     with Gateway(settings=settings) as gateway, ThreadPoolExecutor(MANY) as pool:
 
@@ -70,7 +73,7 @@ def test_500_payments_are_under_way_in_one_process_with_few_threads(bank: Patien
             return status
 
         paying = [pool.submit(pay) for _ in range(MANY)]
-        wait_until(lambda: bank.asked == MANY, 60)
+        wait_until(lambda: bank.requests == MANY, 60)
         status = Path(f"/proc/{gateway.process.pid}/status").read_text()
         assert int(re.findall(r"Threads:\s+(\d+)", status)[0]) < 50
         assert {payment.result() for payment in paying} == {201}

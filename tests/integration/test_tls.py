@@ -1,4 +1,4 @@
-"""TLS on both sides: merchants come by https, and the bank is called by https with certificates."""
+"""TLS on both sides: merchants call the gateway by HTTPS, and the gateway calls the bank by HTTPS."""
 
 import contextlib
 import http.server
@@ -23,14 +23,14 @@ CUT_OFF_S = 30
 
 @pytest.fixture
 def ca(authority: trustme.CA, tmp_path: Path) -> str:
-    """The file with the authority's certificate."""
+    """Return the file with the authority's certificate."""
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     return str(tmp_path / "ca.pem")
 
 
 @pytest.fixture
 def https(authority: trustme.CA, tmp_path: Path) -> dict[str, str]:
-    """The settings of a gateway that serves https."""
+    """Return the settings of a gateway that serves HTTPS."""
     issued = authority.issue_cert("127.0.0.1", "localhost")
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "served.pem"))
     issued.private_key_pem.write_to_path(str(tmp_path / "served.key"))
@@ -38,8 +38,10 @@ def https(authority: trustme.CA, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_merchants_come_by_https_and_only_so(https: dict[str, str], ca: str, tmp_path: Path, workers: int) -> None:
-    """A payment goes through, the answer says to come by https again, and plain HTTP gets no answer at all."""
+def test_with_a_certificate_the_gateway_serves_https_only(
+    https: dict[str, str], ca: str, tmp_path: Path, workers: int
+) -> None:
+    """A payment is made, its answer has Strict-Transport-Security, and plain HTTP gets no HTTP answer."""
     several = {"WORKERS": "2", "STORE_URL": f"sqlite:///{tmp_path / 'payments.db'}", "FINGERPRINT_KEY": "0f" * 32}
     with Gateway(verify=ca, settings={**https, **(several if workers > 1 else {})}) as gateway:
         assert gateway.api.startswith("https://")
@@ -48,42 +50,42 @@ def test_merchants_come_by_https_and_only_so(https: dict[str, str], ca: str, tmp
         assert int(made.headers["Strict-Transport-Security"].removeprefix("max-age=")) > 0
         assert gateway.find(made.json()["id"]).json() == made.json()
         with pytest.raises(requests.exceptions.SSLError):
-            requests.get(f"{gateway.root}/health/live", timeout=10)  # trusts the usual authorities, not the tests'
+            requests.get(f"{gateway.root}/health/live", timeout=10)  # it trusts the usual authorities, not the tests'
         with gateway.connect() as plain, plain.makefile("rb") as answer, contextlib.suppress(ConnectionError):
             plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert b"HTTP" not in answer.read()
         assert gateway.pay().status_code == 201
 
 
-def test_over_plain_http_nobody_is_told_to_come_by_https(gateway: Gateway) -> None:
-    """A proxy that serves https says so itself."""
+def test_plain_http_has_no_strict_transport_security(gateway: Gateway) -> None:
+    """A proxy that serves HTTPS adds the header itself."""
     assert "Strict-Transport-Security" not in gateway.pay().headers
 
 
-def test_an_idle_connection_does_not_hold_up_the_end(https: dict[str, str], ca: str) -> None:
-    """A merchant's client keeps its connection for the next payment, and reads nothing until then."""
+def test_an_idle_connection_does_not_delay_the_end(https: dict[str, str], ca: str) -> None:
+    """A merchant's client keeps its connection for the next payment and reads nothing from it until then."""
     with Gateway(verify=ca, settings=https) as gateway:
-        with gateway.connect():  # and somebody who has not said hello yet
+        with gateway.connect():  # a client that has not begun the handshake
             assert gateway.pay().status_code == 201
-            told = time.monotonic()
+            stopped = time.monotonic()
             assert gateway.stop() == 0
-            assert time.monotonic() - told < 10, "nothing is in flight"
+            assert time.monotonic() - stopped < 10, "no request is under way"
         assert "Traceback" not in gateway.log
 
 
-def test_who_is_silent_in_a_handshake_or_after_it_is_cut_off(https: dict[str, str], ca: str) -> None:
-    """Within 30 s their connections have ended, without a goodbye if need be, while payments go on."""
+def test_a_client_that_is_silent_in_the_handshake_or_after_it_is_disconnected(https: dict[str, str], ca: str) -> None:
+    """Within 30 s their connections end, without a TLS close alert if necessary, while payments go on."""
     with Gateway(verify=ca, settings=https) as gateway:
         started = time.monotonic()
         tls = ssl.create_default_context(cafile=ca).wrap_socket(gateway.connect(), server_hostname="localhost")
         with gateway.connect() as silent, gateway.connect() as stuck, socket.socket(fileno=tls.detach()) as deaf:
-            stuck.sendall(b"\x16\x03\x01\x02\x00")  # how a hello begins
-            # From here on `deaf` is only TCP, which answers no goodbye of TLS.
-            held = {silent: "said nothing", stuck: "began a hello", deaf: "said hello"}
+            stuck.sendall(b"\x16\x03\x01\x02\x00")  # the first bytes of a ClientHello
+            # From here on `deaf` is a plain TCP socket, which does not answer a TLS close alert.
+            held = {silent: "sent nothing", stuck: "began a ClientHello", deaf: "finished the handshake"}
             while held and time.monotonic() - started < CUT_OFF_S:
-                asked = time.monotonic()
+                sent = time.monotonic()
                 assert gateway.pay().status_code == 201
-                assert time.monotonic() - asked < 5
+                assert time.monotonic() - sent < 5
                 for connection in select.select(held, [], [], 0.2)[0]:
                     if not connection.recv(65536):
                         del held[connection]
@@ -91,75 +93,75 @@ def test_who_is_silent_in_a_handshake_or_after_it_is_cut_off(https: dict[str, st
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
-def test_a_bank_that_demands_a_certificate_gets_it(
+def test_a_bank_that_requires_a_client_certificate_gets_it(
     authority: trustme.CA, ca: str, tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
-    """With it payments are authorized; with none or a stranger's the bank hears of none, and no merchant gets a 201."""
-    for name, issuer in (("ours", authority), ("stranger's", trustme.CA())):
+    """With it the bank authorizes; with none or with another authority's the bank gets no payment."""
+    for name, issuer in (("ours", authority), ("another", trustme.CA())):
         pem = issuer.issue_cert("gateway.example.com").private_key_and_cert_chain_pem
         pem.write_to_path(str(tmp_path / name))
-    with tls_bank(authority, version) as (url, heard):
-        for certificate in ({}, {"BANK_CLIENT_CERT": str(tmp_path / "stranger's")}):
+    with tls_bank(authority, version) as (url, received):
+        for certificate in ({}, {"BANK_CLIENT_CERT": str(tmp_path / "another")}):
             with Gateway(BANK_URL=url, BANK_CA_FILE=ca, settings=certificate) as gateway:
                 answer = gateway.pay()
-                if version is ssl.TLSVersion.TLSv1_2:  # refused before anything could be sent
+                if version is ssl.TLSVersion.TLSv1_2:  # the handshake fails before the payment is sent
                     assert (answer.status_code, answer.json()["code"]) == (503, "bank_unavailable")
-                else:  # refused after the payment was sent, as if the bank had read it
+                else:  # it fails after the payment was sent
                     assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
-        assert heard == []
+        assert received == []
         with Gateway(BANK_URL=url, BANK_CA_FILE=ca, BANK_CLIENT_CERT=str(tmp_path / "ours")) as gateway:
             answer = gateway.pay(amount=4711)
             assert (answer.status_code, answer.json()["status"]) == (201, "AUTHORIZED")
-        assert [payment["amount"] for payment in heard] == [4711]
+        assert [payment["amount"] for payment in received] == [4711]
 
 
-def test_a_bank_that_nobody_vouches_for_is_not_told_of_a_payment(authority: trustme.CA, ca: str) -> None:
-    """Without BANK_CA_FILE its certificate is a stranger's; with it the same bank authorizes."""
-    with tls_bank(authority, None) as (url, heard):
+def test_a_bank_with_an_untrusted_certificate_gets_no_payment(authority: trustme.CA, ca: str) -> None:
+    """Without BANK_CA_FILE its certificate is not trusted; with it the same bank authorizes."""
+    with tls_bank(authority, None) as (url, received):
         with Gateway(BANK_URL=url) as gateway:
             answer = gateway.pay()
             assert (answer.status_code, answer.json()["code"]) == (503, "bank_unavailable")
-        assert heard == []
+        assert received == []
         with Gateway(BANK_URL=url, BANK_CA_FILE=ca) as gateway:
             assert gateway.pay().status_code == 201
-        assert len(heard) == 1
+        assert len(received) == 1
 
 
 @contextlib.contextmanager
-def tls_bank(authority: trustme.CA, demanding: ssl.TLSVersion | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Run a bank at https that authorizes everything, and yield its URL and the payments that reach it.
+def tls_bank(authority: trustme.CA, required: ssl.TLSVersion | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Run a bank at HTTPS that authorizes every payment; yield its URL and the payments that reach it.
 
-    demanding: it speaks only this version, and demands a certificate of the authority's; None demands none
+    required: the only TLS version it supports, with a client certificate of the authority; None requires neither
     """
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b'{"authorized": true, "authorization_code": "x"}')
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     class Bank(http.server.ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            """Handshakes fail here on purpose."""
+            """Ignore the error: some handshakes fail on purpose."""
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    if demanding is not None:
+    if required is not None:
         authority.configure_trust(context)
         context.verify_mode = ssl.CERT_REQUIRED
-        context.minimum_version = context.maximum_version = demanding
+        context.minimum_version = context.maximum_version = required
     with Bank(("127.0.0.1", 0), Answers) as bank:
-        # Each connection's own thread makes its handshake, so that one that fails ends nothing else.
+        # The handshake is made in the connection's own thread, so a failed one does not end the server.
         bank.socket = context.wrap_socket(bank.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=bank.serve_forever)
         thread.start()
         try:
-            yield f"https://127.0.0.1:{bank.server_port}", heard
+            yield f"https://127.0.0.1:{bank.server_port}", received
         finally:
             bank.shutdown()
             thread.join()

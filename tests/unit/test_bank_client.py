@@ -1,4 +1,4 @@
-"""The bank client: each row of the table of bank answers, and that nothing holds it up or leaks."""
+"""The bank client: the meaning of each answer, its time limits, and that no card number leaks."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ def client(url: str = URL, *, timeout_s: float = 0.5, retries: int = 2) -> Acqui
 
 
 def outcome(bank: AcquiringBank) -> bool | type[BankError]:
-    """Ask, and return the answer or the kind of error."""
+    """Authorize a payment, and return the answer or the class of the error."""
     try:
         return asyncio.run(bank.authorize(authorization_request()))
     except BankError as error:
@@ -63,8 +63,8 @@ def fake() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-def test_it_sends_what_the_protocol_says(fake: responses.RequestsMock) -> None:
-    """The five fields, the expiry as zero-padded MM/YYYY, the CVV as a string."""
+def test_it_sends_the_fields_of_the_protocol(fake: responses.RequestsMock) -> None:
+    """Five fields: the expiry as zero-padded MM/YYYY, the CVV as a string."""
     wanted = {
         "card_number": CARD_NUMBER,
         "expiry_date": "04/2030",
@@ -97,37 +97,37 @@ def test_it_sends_what_the_protocol_says(fake: responses.RequestsMock) -> None:
 def test_each_answer_has_its_meaning(
     fake: responses.RequestsMock, status: int, body: str, expected: bool | type[BankError]
 ) -> None:
-    """A decline is a value; everything that is neither yes, no nor certainly nothing is NoAnswer."""
+    """A decline is a value, and an answer that leaves open whether money moved is NoAnswer."""
     fake.post(f"{URL}/payments", status=status, body=body)
     assert outcome(client()) is expected
-    assert len(fake.calls) == 1, "none of these is ever tried again"
+    assert len(fake.calls) == 1, "none of these is sent again"
 
 
 @pytest.mark.parametrize(("retries", "attempts"), [(0, 1), (2, 3)])
-def test_a_503_is_tried_again_and_then_never_reached(retries: int, attempts: int) -> None:
-    """BANK_RETRIES further attempts, with backoff."""
+def test_a_503_is_retried_and_then_not_reached(retries: int, attempts: int) -> None:
+    """The client makes BANK_RETRIES further attempts, with backoff, and ignores the bank's Retry-After."""
     with scripted_bank(reply(503, b"{}", "Retry-After: 3600")) as bank:
         assert outcome(client(bank.url, timeout_s=3, retries=retries)) is NotReached
     assert len(bank.requests) == attempts
 
 
-def test_a_503_that_passes_is_not_seen() -> None:
-    """The second attempt's answer counts."""
+def test_a_503_before_an_answer_does_not_count() -> None:
+    """The answer to the second attempt is the outcome."""
     answers = [reply(503, b"{}"), reply(200, b'{"authorized": true}')]
     with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
         assert outcome(client(bank.url, timeout_s=3)) is True
 
 
 def test_a_503_followed_by_silence_may_have_moved_money() -> None:
-    """Certainty is the last attempt's: the first did not happen, the second may have."""
+    """The last attempt decides: the bank did not process the first, but may have processed the second."""
     answers: list[Callable[[socket.socket], None]] = [reply(503, b"{}"), lambda connection: time.sleep(2)]
     with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
         assert outcome(client(bank.url)) is NoAnswer
     assert len(bank.requests) == 2
 
 
-def test_a_refused_connection_is_tried_again_and_never_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing listens: certainly nothing happened."""
+def test_a_refused_connection_is_retried_and_then_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens there, so nothing was sent."""
     attempts = []
 
     class Counted(socket.socket):
@@ -142,13 +142,13 @@ def test_a_refused_connection_is_tried_again_and_never_reached(monkeypatch: pyte
     assert len(attempts) == 3
 
 
-def test_an_unknown_host_is_never_reached() -> None:
-    """DNS failed: certainly nothing happened. `.invalid` never resolves (RFC 2606)."""
+def test_an_unknown_host_is_not_reached() -> None:
+    """The name does not resolve, so nothing was sent. `.invalid` never resolves (RFC 2606)."""
     assert outcome(client("http://bank.invalid", retries=0)) is NotReached
 
 
-def test_a_connect_timeout_is_never_reached() -> None:
-    """The listener's queue is full, so the connection is never made."""
+def test_a_connect_timeout_is_not_reached() -> None:
+    """The listener's queue is full, so no connection is made."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         waiting = [socket.socket() for _ in range(3)]
         for connection in waiting:
@@ -162,7 +162,7 @@ def test_a_connect_timeout_is_never_reached() -> None:
 
 
 def test_retries_end_with_the_deadline() -> None:
-    """BANK_TIMEOUT_S bounds the whole call, retries and backoff included."""
+    """BANK_TIMEOUT_S limits the whole call, retries and backoff included."""
     with scripted_bank(reply(503, b"{}")) as bank:
         started = time.monotonic()
         assert outcome(client(bank.url, timeout_s=0.5, retries=10)) is NotReached
@@ -200,20 +200,20 @@ OK = b"HTTP/1.1 200 OK\r\n"
     "script",
     [
         pytest.param(lambda connection: time.sleep(2), id="silence"),
-        pytest.param(lambda connection: connection.close(), id="closed without a word"),
+        pytest.param(lambda connection: connection.close(), id="closed without a reply"),
         pytest.param(_reset, id="reset after sending"),
         pytest.param(_drip(b"HTTP/1.1 200 OK\r\nX-", b"a"), id="headers a byte at a time"),
         pytest.param(_drip(OK + b"Content-Length: 1000\r\n\r\n{", b" "), id="a body a byte at a time"),
-        pytest.param(_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="100 Continue for ever"),
-        pytest.param(_drip(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), id="chunks for ever"),
+        pytest.param(_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="endless 100 Continue"),
+        pytest.param(_drip(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), id="endless chunks"),
         pytest.param(_then_close(OK + b'Content-Length: 999\r\n\r\n{"authorized": true}'), id="cut off"),
         pytest.param(_then_close(b"SSH-2.0-OpenSSH_9.2\r\n"), id="not HTTP"),
         pytest.param(reply(200, b'{"authorized": true, "x": "' + b"x" * 65536 + b'"}'), id="larger than 64 KiB"),
-        pytest.param(reply(200, b'{"authorized": true}', "Content-Encoding: gzip"), id="said to be compressed"),
+        pytest.param(reply(200, b'{"authorized": true}', "Content-Encoding: gzip"), id="declared as compressed"),
     ],
 )
-def test_whatever_happens_after_sending_may_have_moved_money(script: Callable[[socket.socket], None]) -> None:
-    """One attempt, within the deadline, and NoAnswer."""
+def test_every_failure_after_sending_may_have_moved_money(script: Callable[[socket.socket], None]) -> None:
+    """The client makes one attempt, keeps the deadline and raises NoAnswer."""
     with scripted_bank(script) as bank:
         started = time.monotonic()
         assert outcome(client(bank.url, timeout_s=0.6)) is NoAnswer
@@ -222,7 +222,7 @@ def test_whatever_happens_after_sending_may_have_moved_money(script: Callable[[s
 
 
 def test_a_redirect_is_not_followed() -> None:
-    """It would carry the card elsewhere."""
+    """Following it would send the card number to another server."""
     with scripted_bank(reply(200, b'{"authorized": true}')) as elsewhere:
         for status in (301, 302, 303, 307, 308):
             with scripted_bank(reply(status, b"", f"Location: {elsewhere.url}/payments")) as bank:
@@ -250,8 +250,10 @@ def _endless(status: int, *headers: str) -> Callable[[socket.socket], None]:
         (_endless(400), Refused),
     ],
 )
-def test_no_reply_is_read_without_end(script: Callable[[socket.socket], None], expected: type[BankError]) -> None:
-    """Neither to be parsed, nor to prepare a redirect that is not followed, nor to reuse the connection."""
+def test_an_endless_reply_is_not_read_to_its_end(
+    script: Callable[[socket.socket], None], expected: type[BankError]
+) -> None:
+    """The client does not read it to parse it, to follow a redirect, or to reuse the connection."""
     with scripted_bank(script) as bank:
         started = time.process_time()
         assert outcome(client(bank.url, timeout_s=5, retries=0)) is expected
@@ -259,7 +261,7 @@ def test_no_reply_is_read_without_end(script: Callable[[socket.socket], None], e
 
 
 def test_a_request_that_waited_too_long_is_not_sent() -> None:
-    """After `answer_by` the payment may be taken for dead: the bank must not hear of it any more."""
+    """After `answer_by` the payment counts as abandoned, so the bank must not get it any more."""
     with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
         late = replace(authorization_request(), answer_by=time.monotonic() - 1)
         with pytest.raises(NotReached):
@@ -267,8 +269,8 @@ def test_a_request_that_waited_too_long_is_not_sent() -> None:
     assert bank.requests == []
 
 
-def test_a_slow_resolver_of_names_does_not_send_it_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking up a host has a clock of its own; a request that would leave after its time does not leave."""
+def test_a_request_is_not_sent_late_after_a_slow_name_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver ignores timeouts; a request whose time is over by then is not sent."""
     look_up = socket.getaddrinfo
 
     def slow(*args: Any, **kwargs: Any) -> Any:
@@ -281,8 +283,8 @@ def test_a_slow_resolver_of_names_does_not_send_it_late(monkeypatch: pytest.Monk
     assert bank.requests == []
 
 
-def test_the_payments_id_goes_along() -> None:
-    """A bank that knows the header never authorizes it twice."""
+def test_the_payments_id_is_sent_as_idempotency_key() -> None:
+    """A bank that supports the header never authorizes the payment twice."""
     request = authorization_request()
     with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
         asyncio.run(client(bank.url).authorize(request))
@@ -307,10 +309,10 @@ PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
         (503, {}, NotReached),
     ],
 )
-def test_a_look_up_is_believed_only_when_it_is_exactly_one(
+def test_a_look_up_counts_only_if_it_names_the_payment(
     fake: responses.RequestsMock, status: int, body: dict[str, str], expected: object
 ) -> None:
-    """The official simulator offers none, and the client says so instead of "never heard of it"."""
+    """For a bank without look-up, such as the official simulator, the outcome is NoLookUp, not "unknown"."""
     fake.get(f"{URL}/payments/{PAYMENT_ID}", status=status, json=body)
     try:
         found: object = asyncio.run(client().look_up(PAYMENT_ID))
@@ -319,8 +321,8 @@ def test_a_look_up_is_believed_only_when_it_is_exactly_one(
     assert found is expected
 
 
-def test_chunked_replies_and_kept_connections_work() -> None:
-    """As the official simulator answers: two payments, one connection."""
+def test_chunked_replies_and_kept_connections_are_supported() -> None:
+    """The official simulator answers in chunks; two payments take one connection."""
     chunked = b'Transfer-Encoding: chunked\r\n\r\n14\r\n{"authorized": true}\r\n0\r\n\r\n'
     connections = set()
 
@@ -370,7 +372,7 @@ def test_closing_ends_kept_connections() -> None:
 
 
 def test_the_pool_is_as_large_as_the_concurrency() -> None:
-    """Four at once, twice: four connections, all of them kept."""
+    """Four calls at once, twice, take four connections, which are kept."""
     together = threading.Barrier(4)
     connections = set()
 
@@ -511,8 +513,8 @@ def test_the_event_loop_goes_on_between_attempts(monkeypatch: pytest.MonkeyPatch
     assert retries() == before + 2
 
 
-def test_the_environment_does_not_redirect_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No proxy and no .netrc: the card goes to BANK_URL and nowhere else."""
+def test_proxies_and_netrc_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The card number goes to BANK_URL and nowhere else, without credentials."""
     with scripted_bank(reply(502, b"")) as proxy, scripted_bank(reply(200, b'{"authorized": true}')) as bank:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
@@ -525,7 +527,7 @@ def test_the_environment_does_not_redirect_it(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_cookies_of_the_bank_are_not_kept() -> None:
-    """Calls share a session, and nothing of one call may travel with another."""
+    """Calls share connections, but nothing of one call is sent with another."""
     with scripted_bank(reply(200, b'{"authorized": true}', "Set-Cookie: a=b")) as bank:
         acquirer = client(bank.url)
         for _ in range(2):
@@ -534,8 +536,8 @@ def test_cookies_of_the_bank_are_not_kept() -> None:
     assert b"cookie" not in bank.requests[1].lower()
 
 
-def test_a_bank_with_an_untrusted_certificate_gets_no_card() -> None:
-    """TLS is verified; a handshake that fails sent nothing, so the payment was never reached."""
+def test_a_bank_with_an_untrusted_certificate_gets_no_card_number() -> None:
+    """When the TLS handshake fails, nothing was sent, so the bank was not reached."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
@@ -562,8 +564,8 @@ def test_a_bank_with_an_untrusted_certificate_gets_no_card() -> None:
 @pytest.mark.parametrize(
     "script", [reply(400, b'{"errorMessage": "2222405343248877"}'), reply(500, b"9173"), lambda c: c.close()]
 )
-def test_no_error_carries_the_card(script: Callable[[socket.socket], None]) -> None:
-    """Neither the error nor anything chained to it holds the request, whose body is the card."""
+def test_no_error_holds_the_card_number(script: Callable[[socket.socket], None]) -> None:
+    """Neither the error nor anything chained to it holds the request, whose body has card number and CVV."""
     with scripted_bank(script) as bank, pytest.raises(BankError) as caught:
         asyncio.run(client(bank.url).authorize(authorization_request()))
     error = caught.value
@@ -575,13 +577,13 @@ def test_no_error_carries_the_card(script: Callable[[socket.socket], None]) -> N
 
 
 def test_a_request_shows_neither_card_number_nor_cvv() -> None:
-    """Its repr may end in a log line or a debugger."""
+    """Its repr may get into a log line or a debugger."""
     assert CARD_NUMBER not in repr(authorization_request())
     assert CVV not in repr(authorization_request())
 
 
 def test_scripted_bank_reads_whole_requests() -> None:
-    """The tests above count requests; the counter must see them whole."""
+    """The tests above count requests, so a request must not be counted in parts."""
     bank = ScriptedBank(reply(200, b'{"authorized": false}'))
     assert outcome(client(bank.url)) is False
     assert json.loads(bank.requests[0].partition(b"\r\n\r\n")[2])["card_number"] == CARD_NUMBER
