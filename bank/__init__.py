@@ -39,8 +39,6 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
 
 @dataclass(slots=True)
 class _Configured:
-    """The bank in use; `room` is the number of payments that may still begin."""
-
     bank: Bank
     slots: asyncio.Semaphore
     slot_timeout_s: float
