@@ -75,7 +75,7 @@ def configure(
     Raises `ConfigError` when the URL is wrong.
     """
     global _configured
-    check_url(url)
+    _check_url(url)
     close()
     bank = BANKS[urlsplit(url).scheme](
         url,
@@ -93,26 +93,6 @@ def configure(
         longest_s=connect_timeout_s + timeout_s,
         breaker=Breaker(breaker_failures, breaker_open_s),
     )
-
-
-def check_url(url: str) -> None:
-    """Raise `ConfigError` unless `url` is the URL of a bank.
-
-    The message does not repeat the URL, which may hold a password.
-    """
-    try:
-        parts = urlsplit(url)
-        is_bank = parts.scheme in BANKS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_bank = False
-    wrong = None
-    if not is_bank:
-        wrong = "is not a URL of a bank"
-    elif any(character in "?#@" or character.isspace() for character in url):
-        wrong = "has credentials, a query, a fragment or white space"
-    if wrong:
-        allowed = " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)
-        raise ConfigError(f"BANK_URL {wrong}; allowed: {allowed}")
 
 
 def close() -> None:
@@ -153,6 +133,26 @@ def longest_s() -> float:
 def circuit_open() -> bool:
     """Return whether the circuit to the bank is open or half-open."""
     return _current().breaker.is_open()
+
+
+def _check_url(url: str) -> None:
+    """Raise `ConfigError` unless `url` is the URL of a bank.
+
+    The message does not repeat the URL, which may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        is_bank = parts.scheme in BANKS and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_bank = False
+    wrong = None
+    if not is_bank:
+        wrong = "is not a URL of a bank"
+    elif any(character in "?#@" or character.isspace() for character in url):
+        wrong = "has credentials, a query, a fragment or white space"
+    if wrong:
+        allowed = " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)
+        raise ConfigError(f"BANK_URL {wrong}; allowed: {allowed}")
 
 
 def _current() -> _Configured:
