@@ -7,6 +7,7 @@ thousands of times a second.
 """
 
 import asyncio
+import math
 from collections import deque
 from typing import Final
 
@@ -21,9 +22,9 @@ from telemetry import metrics
 # Payments that begin in one turn of the event loop: about 2 ms of CPU.
 AT_ONCE: Final = 4
 
-# Seconds that a refusal waits for each one that waits already, and at most. That caps refusals near 500 a second, a
-# tenth of a core, as long as fewer than 2,500 wait.
-WAIT_S: Final = 0.002
+# Seconds that a refusal waits for each one that waits already, and at most. That caps refusals near 250 a second, a
+# twentieth of a core, as long as fewer than 1,250 wait.
+WAIT_S: Final = 0.004
 LONGEST_WAIT_S: Final = 5.0
 
 
@@ -75,13 +76,15 @@ class Admission:
         if self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
 
-    async def wait_to_refuse(self) -> None:
-        """Wait, longer the more others wait."""
+    async def wait_to_refuse(self) -> float:
+        """Wait, longer the more others wait; return how many seconds."""
         self._refusals += 1
+        wait_s = min(self._refusals * WAIT_S, LONGEST_WAIT_S)
         try:
-            await asyncio.sleep(min(self._refusals * WAIT_S, LONGEST_WAIT_S))
+            await asyncio.sleep(wait_s)
         finally:
             self._refusals -= 1
+        return wait_s
 
 
 class Admit:
@@ -96,13 +99,17 @@ class Admit:
         if operation is None or not operation.has_body:
             await self._app(scope, receive, send)
         elif self._admission.is_full():
-            metrics.SHED.inc()
-            await self._admission.wait_to_refuse()
-            refusal = problems.response(Problem(Code.OVERLOADED))  # raised, it would cost twice as much
-            await refusal(scope, receive, send)
+            await self._refuse(scope, receive, send)
         else:
             await self._admission.turn()
             await self._admit(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the payment, without raising, which would cost twice as much CPU."""
+        metrics.SHED.inc()
+        wait_s = await self._admission.wait_to_refuse()
+        retry_after = {"Retry-After": str(math.ceil(wait_s))}  # the busier it is, the later clients shall return
+        await problems.response(Problem(Code.OVERLOADED, headers=retry_after))(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the payment from the end of its body on: a client that sends slowly holds no slot."""
