@@ -4,13 +4,26 @@ DEV := .venv/dev
 RUN := .venv/run
 BENCH := .venv/bench
 
-.PHONY: run test fuzz chaos bench lock clean
+.PHONY: run test lint types format fuzz chaos bench lock clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
 
 test: $(DEV)/installed
 	$(DEV)/bin/tox
+
+# Parts of make test, and what mends most findings of make lint.
+lint: $(DEV)/installed
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/lint-imports --no-cache --config pyproject.toml
+
+types: $(DEV)/installed
+	$(DEV)/bin/mypy
+
+format: $(DEV)/installed
+	$(DEV)/bin/ruff check --fix .
+	$(DEV)/bin/ruff format .
 
 # Against a gateway that is running: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...]
 URL ?= http://127.0.0.1:8000

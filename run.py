@@ -115,9 +115,8 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
         gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
         _check_callers(config, gateway.merchants)
-        announce = partial(
-            banner.announce, config, gateway.contract, gateway.merchants, listener, bank_url, metrics_url
-        )
+        api = banner.Api(gateway.contract.base_path, gateway.contract.example())
+        announce = partial(banner.announce, config, api, gateway.merchants, listener, bank_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
             listening = partial(_listening, config, port, gateway, announce)

@@ -6,16 +6,24 @@ It says where to find the API, the bank, the store and the metrics, and which co
 import json
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from config import Config
-from handlers.contract import Contract
 from merchants import Merchants
 from telemetry import logs
 
 
+class Api(NamedTuple):
+    """What the banner shows of the contract: the path of the API and a payment to try."""
+
+    base_path: str
+    example: Mapping[str, Any]
+
+
 def announce(  # noqa: PLR0917  # each argument has its own type
     config: Config,
-    contract: Contract,
+    api: Api,
     merchants: Merchants,
     listener: socket.socket,
     bank_url: str,
@@ -26,7 +34,7 @@ def announce(  # noqa: PLR0917  # each argument has its own type
     bank_url: the bank's, or the built-in simulator's when BANK_URL is unset
     metrics_url: None when METRICS_PORT is unset
     """
-    facts = _facts(config, contract, merchants, listener, bank_url)
+    facts = _facts(config, api, merchants, listener, bank_url)
     if metrics_url is not None:
         facts["Metrics"] = metrics_url
     if logs.is_json(config.log_format):
@@ -34,7 +42,7 @@ def announce(  # noqa: PLR0917  # each argument has its own type
         print(json.dumps(line | {name.lower(): fact for name, fact in facts.items()}), flush=True)
         return
     lines = [f"  {name:<7} {fact}" for name, fact in facts.items()]
-    curl = _curl(contract, facts["API"], with_key=not merchants.is_open())
+    curl = _curl(api, facts["API"], with_key=not merchants.is_open())
     print("\n".join(["Payment gateway", *lines, "", "Try:", f"  {curl}"]), flush=True)
 
 
@@ -44,21 +52,19 @@ def url(host: str, port: int, path: str, scheme: str = "http") -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
-def _facts(
-    config: Config, contract: Contract, merchants: Merchants, listener: socket.socket, bank_url: str
-) -> dict[str, str]:
+def _facts(config: Config, api: Api, merchants: Merchants, listener: socket.socket, bank_url: str) -> dict[str, str]:
     host, port = listener.getsockname()[:2]
     scheme = "https" if config.tls_cert else "http"
     return {
-        "API": url(host, port, f"{contract.base_path}/payments", scheme),
-        "UI": url(host, port, f"{contract.base_path}/ui/", scheme),
+        "API": url(host, port, f"{api.base_path}/payments", scheme),
+        "UI": url(host, port, f"{api.base_path}/ui/", scheme),
         "Bank": f"{bank_url} ({'set by BANK_URL' if config.bank_url else 'the built-in simulator: no money moves'})",
         "Store": config.store_url.partition(":")[0],
         "Keys": "none: accepts any caller on this machine" if merchants.is_open() else "required",
     }
 
 
-def _curl(contract: Contract, api: str, *, with_key: bool) -> str:
-    payment = json.dumps(contract.document["components"]["examples"]["Authorized"]["value"])
+def _curl(api: Api, payments: str, *, with_key: bool) -> str:
+    payment = json.dumps(api.example)
     key = " -H 'Authorization: Bearer KEY'" if with_key else ""
-    return f"curl -i {api}{key} -H 'Content-Type: application/json' -d '{payment}'"
+    return f"curl -i {payments}{key} -H 'Content-Type: application/json' -d '{payment}'"

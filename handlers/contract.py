@@ -70,6 +70,11 @@ class Contract:
         """Return a schema of the document with the expiry rule as bounds for the current month."""
         return _bounded(schema, self.month())
 
+    def example(self) -> dict[str, Any]:
+        """Return a new payment that the simulator authorizes."""
+        payment: dict[str, Any] = self.document["components"]["examples"]["Authorized"]["value"]
+        return payment
+
     def served_json(self) -> bytes:
         """Return the document as it is served now, in JSON."""
         return self._served(self.month(), self._is_open())[0]

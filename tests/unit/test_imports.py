@@ -1,0 +1,77 @@
+"""The modules at the root import only what is below them; import-linter has the rules for the packages."""
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+PACKAGES = {"bank", "cli", "handlers", "payments", "server", "storage", "telemetry"}
+MAY_IMPORT = {
+    "config": set(),
+    "store": {"config", "storage"},
+    "merchants": {"config", "store"},
+    "app": {"bank", "config", "handlers", "merchants", "server", "store"},
+    "run": {"app", "bank", "cli", "config", "handlers", "merchants", "server", "store", "telemetry"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the top-level names that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module).partition(".")[0])
+    return names
+
+
+def test_the_root_has_these_modules_and_no_other() -> None:
+    """A sixth module belongs into a package."""
+    assert {path.stem for path in ROOT.glob("*.py")} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("module", MAY_IMPORT)
+def test_a_module_at_the_root_imports_what_is_below_it(module: str) -> None:
+    """Imports run one way."""
+    ours = imported(ROOT / f"{module}.py") & (PACKAGES | set(MAY_IMPORT))
+    assert ours <= MAY_IMPORT[module]
+
+
+def files() -> list[Path]:
+    """Return the gateway's own Python files."""
+    return [*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
+
+
+def test_every_import_is_of_something_declared() -> None:
+    """A package that another one brings along may be gone with its next version."""
+    declared = {
+        name.lower() for name in re.findall(r"^(\w[\w-]*)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    }
+    names = {name for path in files() for name in imported(path)}
+    foreign = names - PACKAGES - set(MAY_IMPORT) - set(sys.stdlib_module_names)
+    distributions = packages_distributions()
+    needed = {distributions[name][0].replace("_", "-").lower() for name in foreign}
+    assert needed <= declared
+    assert declared - needed == {"psycopg"}, "SQLAlchemy imports it by name"
+
+
+def test_the_environment_is_read_in_config_only() -> None:
+    """Every setting is in config.py's table."""
+    readers = {path.name for path in files() if "os.environ" in path.read_text() or "getenv" in path.read_text()}
+    assert readers == {"config.py"}
+
+
+def test_module_state_is_in_store_and_bank_only() -> None:
+    """`global` appears in configure() and close() of these two; everything else is made by create_app."""
+    with_global = {
+        str(path.relative_to(ROOT))
+        for path in files()
+        if any(isinstance(node, ast.Global) for node in ast.walk(ast.parse(path.read_text())))
+    }
+    assert with_global == {"store.py", "bank/__init__.py"}
