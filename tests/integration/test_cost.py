@@ -25,7 +25,7 @@ REQUESTS = 100
 ALLOWED_GROWTH = 1.25
 
 # Calls for each request.
-PAYMENT, READ, REFUSAL = 1550, 255, 126
+PAYMENT, READ, REFUSAL = 1555, 253, 256
 
 
 @pytest.fixture(scope="module")
