@@ -156,15 +156,15 @@ class Schema:
         )
 
     def _error(self, path: _Path, keywords: set[str]) -> dict[str, str]:
-        keyword = min(keywords, key=lambda word: _PRIORITY.index(word) if word in _PRIORITY else len(_PRIORITY))
+        keyword = min(keywords, key=_rank)
         if keyword == "additionalProperties":
             message = "is not a field of this request"
         elif keyword == _EXPIRED:
             message = f"together with {_expiry(self._schema)[1]} must not be in the past"
         else:
             message = f"{'is required and ' if keyword == 'required' else ''}must be {_wanted(self._at(path))}"
-        field = self._names.get(_dotted(path), _dotted(path)) or "(body)"
-        return {"field": field, "code": _CODE_OF.get(keyword, FieldCode.WRONG_FORMAT), "message": message}
+        named = (self._names.get(str(path[0]), path[0]), *path[1:]) if path else ("(body)",)
+        return {"field": _dotted(named), "code": _CODE_OF.get(keyword, FieldCode.WRONG_FORMAT), "message": message}
 
     def _at(self, path: _Path) -> dict[str, Any]:
         """Return the schema of a field, an empty one where it has none of its own."""
@@ -172,6 +172,10 @@ class Schema:
         for part in path:
             schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
         return schema
+
+
+def _rank(keyword: str) -> int:
+    return _PRIORITY.index(keyword) if keyword in _PRIORITY else len(_PRIORITY)
 
 
 def _dotted(path: _Path) -> str:
@@ -189,8 +193,11 @@ def _property_names(schema: Any) -> Iterator[str]:
 
 
 def _expiry(schema: dict[str, Any]) -> tuple[str, ...]:
-    """Return the year and month of the expiry rule (contract.py), nothing where the schema has none."""
-    return tuple(schema["anyOf"][1]["properties"]) if "anyOf" in schema else ()
+    """Return the year and month of the expiry rule (contract.py), nothing where the schema does not have it."""
+    match schema.get("anyOf"):
+        case [{"properties": later_year}, {"properties": this_year}] if len(later_year) == 1 and len(this_year) == 2:
+            return tuple(this_year)
+    return ()
 
 
 def _draft4(schema: Any) -> Any:

@@ -28,17 +28,15 @@ def ordered(
     """Return the middleware from the outermost to the innermost. Raises `ConfigError`."""
     headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
     with_cors = partial(cors.Cors, **cors.options(config.cors_origins))
+    routing = partial(Routing, contract=contract, endpoints=endpoints)
     limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
     chosen: list[tuple[Any, bool]] = [
         (ServerErrorMiddleware, True),  # answers what fails in the middleware below it
-        (partial(Observe, security_headers=headers), True),  # sees every response, whoever made it
+        (partial(Observe, security_headers=headers), True),  # logs, counts and marks every response
         (with_cors, bool(config.cors_origins)),  # pages can read refusals too, and preflights need no key
         (ExceptionMiddleware, True),  # turns what is raised below it into problem documents
-        (
-            partial(Routing, contract=contract, endpoints=endpoints),
-            True,
-        ),  # what is called; all below need it
-        (partial(Authenticate, merchants=merchants), True),  # who calls: strangers cost nothing further
+        (routing, True),  # decides what is called, which everything below depends on
+        (partial(Authenticate, merchants=merchants), True),  # refuses strangers before they cost more
         (partial(RateLimit, limiter=limiter), bool(config.rate_limit)),  # counts merchants, so after authentication
         (partial(Admit, admission=admission), True),  # before the body: a refusal must be cheap
         (Operations, True),  # answers everything but the UI
