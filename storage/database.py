@@ -4,6 +4,8 @@ Alembic runs the steps in storage/migrations/ when a gateway that needs them sta
 start on one database at the same time: one runs the steps, the others wait for it.
 """
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,8 +83,23 @@ def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.E
 
 def _durable(connection: Any, _record: Any) -> None:
     """Make SQLite call fsync for every commit, so that a payment answered 201 is on disk."""
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _use_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _use_wal(connection: Any) -> None:
+    """Switch the file to WAL. SQLite's own timeout does not apply when another connection is writing."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @available()

@@ -329,6 +329,19 @@ def test_the_database_decides_races(database_url: str) -> None:
         opened.close()
 
 
+def test_a_gateway_starts_while_another_one_makes_the_tables(tmp_path: Path) -> None:
+    """SQLite refuses to switch a file to WAL at once, whatever its timeout is, while another connection writes."""
+    file = tmp_path / "payments.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE unrelated (x)")
+    timer = threading.Timer(0.3, other.execute, ["COMMIT"])
+    timer.start()
+    store.configure(f"sqlite:///{file}", fingerprint_key=FINGERPRINT_KEY)
+    timer.join()
+    other.close()
+
+
 def test_a_restart_finds_the_payments_again(database_url: str) -> None:
     """Two gateways can start on one empty database at the same time."""
     with ThreadPoolExecutor(2) as pool:
