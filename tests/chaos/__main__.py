@@ -87,7 +87,7 @@ class Cluster:
 
     def _end(self, gateway: Gateway) -> None:
         gateway.__exit__()
-        self._logs += [gateway.told, gateway.log]
+        self._logs += [gateway.banner, gateway.log]
 
 
 class Client(threading.Thread):

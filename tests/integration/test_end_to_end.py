@@ -209,8 +209,8 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 def test_it_says_where_everything_is_and_a_curl_that_works(gateway: Gateway) -> None:
     """The line is run as it was printed."""
-    assert "no money moves" in gateway.told
-    curl = gateway.told.splitlines()[-1].strip()
+    assert "no money moves" in gateway.banner
+    curl = gateway.banner.splitlines()[-1].strip()
     answer = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=30, check=True)  # noqa: S602
     assert answer.stdout.startswith("HTTP/1.1 201")
 
@@ -222,8 +222,8 @@ def test_the_simulator_runs_alone_and_bank_url_finds_it() -> None:
         assert simulator.stdout is not None
         url = simulator.stdout.readline().split()[3].rstrip(";")
         with Gateway("--bank-url", url, BANK_URL="http://127.0.0.1:1") as gateway:
-            assert f"{url} (set by BANK_URL)" in gateway.told
-            assert "no money moves" not in gateway.told
+            assert f"{url} (set by BANK_URL)" in gateway.banner
+            assert "no money moves" not in gateway.banner
             started = time.monotonic()
             assert gateway.pay().status_code == 201
             assert time.monotonic() - started > 0.3

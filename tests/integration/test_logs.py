@@ -35,7 +35,7 @@ def answers_logged(gateway: Gateway, number: int) -> list[dict[str, Any]]:
 def test_each_request_is_one_line_of_json_without_what_was_sent() -> None:
     """Who asked for what and what came of it, by the route; a path or a query may hold anything."""
     with Gateway(LOG_FORMAT="auto", key=KEY, API_KEYS=API_KEYS) as gateway:
-        (ready,) = (json.loads(line) for line in gateway.told.splitlines())
+        (ready,) = (json.loads(line) for line in gateway.banner.splitlines())
         assert (ready["message"], ready["api"]) == ("ready", f"{gateway.api}/payments")
         paid = gateway.pay(cvv="4931")
         payment_id = paid.json()["id"]

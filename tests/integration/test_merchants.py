@@ -64,7 +64,7 @@ def requires_key(gateway: Gateway) -> bool:
 
 def test_without_keys_any_caller_is_accepted(gateway: Gateway) -> None:
     """The banner says so, and the served contract requires no key."""
-    assert "none: accepts any caller on this machine" in gateway.told
+    assert "none: accepts any caller on this machine" in gateway.banner
     assert not requires_key(gateway)
     assert pay(gateway).status_code == 201
 

@@ -29,8 +29,8 @@ SILENT = partial(requests.post, json=valid_payment(card_number=support.SILENT), 
 
 def scraped(gateway: Gateway) -> str:
     """/metrics, at the address that the gateway told."""
-    found = re.search(r"Metrics (http://\S+/metrics)", gateway.told)
-    assert found is not None, gateway.told
+    found = re.search(r"Metrics (http://\S+/metrics)", gateway.banner)
+    assert found is not None, gateway.banner
     answer = requests.get(found[1], timeout=10)
     assert answer.status_code == 200
     return answer.text
