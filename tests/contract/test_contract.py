@@ -1,4 +1,4 @@
-"""The contract: valid, complete, the same as the code, and what is served is what is enforced."""
+"""The contract: it is valid, it agrees with the code, and what is served is what is enforced."""
 
 import copy
 import inspect
@@ -37,7 +37,7 @@ EXAMPLES = FILE["components"]["examples"]
 
 
 def walk(node: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping of the document."""
+    """Yield every mapping of the document."""
     if isinstance(node, dict):
         yield node
         for child in node.values():
@@ -48,13 +48,13 @@ def walk(node: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("document", [FILE, SERVED, SERVED_OPEN], ids=["file", "served", "served without keys"])
-def test_it_is_valid_openapi(document: dict[str, Any]) -> None:
-    """As Connexion sees it, which refuses to start otherwise."""
+def test_the_contract_is_valid_openapi(document: dict[str, Any]) -> None:
+    """Connexion, which refuses to start with an invalid document, accepts the file and what is served."""
     assert connexion.spec.Specification.from_dict(document)
 
 
-def test_vacuum_finds_nothing() -> None:
-    """A score of 100 of 100."""
+def test_vacuum_finds_no_fault_in_the_contract() -> None:
+    """The linter gives a score of 100 of 100."""
     vacuum = Path(sysconfig.get_path("purelib")) / "vacuum" / "lib" / "vacuum"
     with PATH.open() as contract:
         run = subprocess.run(
@@ -71,8 +71,8 @@ def test_vacuum_finds_nothing() -> None:
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_every_operation_id_is_a_handler(path: str, method: str) -> None:
-    """An async function in handlers/payments.py."""
+def test_every_operation_id_names_a_handler(path: str, method: str) -> None:
+    """It is the name of an async function in handlers/payments.py."""
     handler = getattr(handlers.payments, FILE["paths"][path][method]["operationId"])
     assert inspect.iscoroutinefunction(handler)
 
@@ -81,29 +81,29 @@ def test_every_operation_id_is_a_handler(path: str, method: str) -> None:
     ("schema", "code"),
     [("PaymentStatus", Status), ("ProblemCode", Code), ("FieldErrorCode", FieldCode)],
 )
-def test_the_codes_enums_are_the_contracts(schema: str, code: type[StrEnum]) -> None:
-    """The same values in the same order."""
+def test_the_enums_of_the_code_are_those_of_the_contract(schema: str, code: type[StrEnum]) -> None:
+    """They have the same values in the same order."""
     assert FILE["components"]["schemas"][schema]["enum"] == list(code)
 
 
-def test_patterns_are_whole() -> None:
-    """The validator matches the whole string; an unanchored pattern would mean something else to others."""
+def test_patterns_match_whole_strings() -> None:
+    """Every pattern is anchored and names the digits it allows, so it means the same in every language."""
     patterns = [node["pattern"] for node in walk(FILE) if isinstance(node.get("pattern"), str)]
     assert patterns
     for pattern in patterns:
         assert re.fullmatch(r"\^.*\$", pattern), pattern
-        assert "\\d" not in pattern, "any digit of Unicode, to Python"
+        assert "\\d" not in pattern, "\\d matches every Unicode digit in Python"
 
 
-def test_connexion_does_not_render_it() -> None:
-    """Connexion renders files with Jinja2."""
+def test_the_contract_has_no_jinja_markup() -> None:
+    """Connexion renders contract files with Jinja2, and this file comes out unchanged."""
     text = PATH.read_text()
-    assert not [mark for mark in ("{{", "{%", "{#") if mark in text]
+    assert not [markup for markup in ("{{", "{%", "{#") if markup in text]
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if "status" in EXAMPLES[name]["value"]])
-def test_an_example_of_an_answer_is_one(name: str) -> None:
-    """It has the shape of its schema, and a problem's sentences are the ones that the gateway sends."""
+def test_an_example_of_a_response_matches_its_schema(name: str) -> None:
+    """It is valid by its schema, and the sentences of a problem are those that the gateway sends."""
     value = EXAMPLES[name]["value"]
     schema = "Problem" if "code" in value else "Payment"
     resolved = connexion.spec.Specification.from_dict(FILE)["components"]["schemas"][schema]
@@ -126,8 +126,10 @@ def test_an_example_of_an_answer_is_one(name: str) -> None:
         ("invalid", 400, "validation_failed"),
     ],
 )
-def test_every_named_example_does_what_it_says(gateway: Gateway, name: str, status: int, code: str | None) -> None:
-    """Sent as it stands in the contract that is served."""
+def test_every_named_example_has_the_result_it_is_named_for(
+    gateway: Gateway, name: str, status: int, code: str | None
+) -> None:
+    """An example that is sent as the served contract has it gets the response that its name announces."""
     served = requests.get(f"{gateway.api}/openapi.json", timeout=10).json()
     examples = served["paths"]["/payments"]["post"]["requestBody"]["content"]["application/json"]["examples"]
     assert list(examples) == ["authorized", "declined", "bank_unavailable", "invalid"]
@@ -138,8 +140,8 @@ def test_every_named_example_does_what_it_says(gateway: Gateway, name: str, stat
     assert answer.json().get("code") == code
 
 
-def test_it_is_served_as_json_and_as_yaml(gateway: Gateway) -> None:
-    """The same document twice; the file's, but for the expiry rule, examples of headers, and keys: there are none."""
+def test_the_contract_is_served_as_json_and_as_yaml(gateway: Gateway) -> None:
+    """Both are the file with the expiry rule as bounds, and without examples of headers and unused security."""
     as_json = requests.get(f"{gateway.api}/openapi.json", timeout=10)
     as_yaml = requests.get(f"{gateway.api}/openapi.yaml", timeout=10)
     assert as_json.headers["Content-Type"] == "application/json"
@@ -163,7 +165,7 @@ def test_it_is_served_as_json_and_as_yaml(gateway: Gateway) -> None:
 
 
 def test_the_expiry_rule_follows_the_calendar_while_the_gateway_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the turn of the month what is enforced and what is served change together, without a restart."""
+    """When a month begins, what is enforced and what is served change together, without a restart."""
     monkeypatch.chdir("/")
     simulator = Simulator()
     simulator.start()

@@ -1,16 +1,16 @@
-"""Installing next year gives the same versions: everything that is installed is pinned."""
+"""constraints.txt pins every package, so that a later installation gets the same versions."""
 
 import re
 from importlib.metadata import distributions
 
 from tests.support import ROOT
 
-# What a virtual environment brings along by itself.
+# The packages of a new virtual environment.
 OF_THE_ENVIRONMENT = {"pip", "setuptools", "wheel"}
 
 
-def test_everything_installed_is_pinned() -> None:
-    """Transitive packages too, each at its pin."""
+def test_every_installed_package_is_pinned() -> None:
+    """Each installed package, transitive ones included, has the version that constraints.txt gives."""
     # A package may be pinned twice, for older and for newer Pythons.
     pins = set(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     installed = {(_normal(found.metadata["Name"]), found.version) for found in distributions()}
