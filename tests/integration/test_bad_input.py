@@ -1,4 +1,4 @@
-"""Requests that break it: never a 5xx, always a problem document, nothing that was sent comes back."""
+"""Invalid requests: each gets a problem document, none a 5xx, and nothing that was sent is repeated."""
 
 import json
 import re
@@ -19,13 +19,14 @@ PROBLEM_FIELDS = {"type", "title", "status", "detail", "code", "instance"}
 
 
 def send(gateway: Gateway, data: bytes) -> tuple[int, dict[str, str], Any]:
-    """Send bytes as they are, and return status, headers and body of the one answer."""
+    """Send bytes unchanged, and return the status, headers and body of the first response."""
     with gateway.connect() as connection:
         connection.sendall(data)
         return receive(connection)
 
 
 def receive(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """Read one response from a connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         chunk = connection.recv(65536)
@@ -66,17 +67,21 @@ def chunked(*chunks: bytes) -> bytes:
         pytest.param(post(chunked(PAYMENT), JSON, "Transfer-Encoding: chunked", length=False), id="chunked"),
         pytest.param(
             post(chunked(*(bytes([byte]) for byte in PAYMENT)), JSON, "Transfer-Encoding: chunked", length=False),
-            id="a byte a chunk",
+            id="chunks of one byte",
         ),
-        pytest.param(post(PAYMENT, JSON, "Accept: text/html"), id="accepts something else"),
-        pytest.param(post(PAYMENT, JSON, "Idempotency-Key:   with space around \t "), id="space around a key"),
-        pytest.param(post(b"\n " + PAYMENT + b"\t\r\n", JSON), id="white space around"),
+        pytest.param(post(PAYMENT, JSON, "Accept: text/html"), id="Accept without JSON"),
+        pytest.param(
+            post(PAYMENT, JSON, "Idempotency-Key:   with space around \t "), id="spaces around the idempotency key"
+        ),
+        pytest.param(post(b"\n " + PAYMENT + b"\t\r\n", JSON), id="white space around the body"),
         pytest.param(post(PAYMENT.replace(b"GBP", b"\\u0047BP"), JSON), id="escapes"),
-        pytest.param(post(PAYMENT, JSON, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), id="h2c offered"),
+        pytest.param(
+            post(PAYMENT, JSON, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c"), id="offer to upgrade to h2c"
+        ),
     ],
 )
-def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes: bytes) -> None:
-    """Each is the same payment."""
+def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes: bytes) -> None:
+    """Each of them makes the payment."""
     status, _, payment = send(gateway, request_bytes)
     assert (status, payment["status"]) == (201, "AUTHORIZED")
 
@@ -108,11 +113,16 @@ def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes:
             for value in ("gzip", "br", "identity, gzip")
         ],
         pytest.param(
-            post(PAYMENT, JSON, "Idempotency-Key: a", "Idempotency-Key: b"), 400, "validation_failed", id="two keys"
+            post(PAYMENT, JSON, "Idempotency-Key: a", "Idempotency-Key: b"),
+            400,
+            "validation_failed",
+            id="two idempotency keys",
         ),
         pytest.param(post(b"", JSON), 400, "malformed_json", id="empty body"),
         pytest.param(post(b"", JSON, length=False), 400, "malformed_json", id="no body"),
-        pytest.param(post(chunked(), JSON, "Transfer-Encoding: chunked", length=False), 400, "malformed_json", id="0"),
+        pytest.param(
+            post(chunked(), JSON, "Transfer-Encoding: chunked", length=False), 400, "malformed_json", id="no chunks"
+        ),
         pytest.param(post(b"\xff\xfe{}", JSON), 400, "malformed_json", id="invalid UTF-8"),
         pytest.param(post(PAYMENT.decode().encode("utf-16"), JSON), 400, "malformed_json", id="UTF-16"),
         pytest.param(post(b"[" * 16_000, JSON), 400, "malformed_json", id="deep nesting"),
@@ -121,17 +131,23 @@ def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes:
             pytest.param(post(b'{"amount": %s}' % value, JSON), 400, "malformed_json", id=value.decode())
             for value in (b"NaN", b"Infinity", b"-Infinity", b"1e400")
         ],
-        pytest.param(post(b'{"cvv": "123", "cvv": "123"}', JSON), 400, "malformed_json", id="a name twice"),
+        pytest.param(post(b'{"cvv": "123", "cvv": "123"}', JSON), 400, "malformed_json", id="repeated name"),
         pytest.param(post(b"null", JSON), 400, "validation_failed", id="null"),
         pytest.param(post(b"[]", JSON), 400, "validation_failed", id="a list"),
-        pytest.param(post(b'"\\ud800"', JSON), 400, "malformed_json", id="half a character"),
-        pytest.param(post(b'{"\\ud800": "\\udfff"}', JSON), 400, "malformed_json", id="a name of half a character"),
+        pytest.param(post(b'"\\ud800"', JSON), 400, "malformed_json", id="unpaired surrogate"),
+        pytest.param(post(b'{"\\ud800": "\\udfff"}', JSON), 400, "malformed_json", id="unpaired surrogate as a name"),
         pytest.param(
-            post(PAYMENT.replace(b'8877"', b'8877\\n"'), JSON), 400, "validation_failed", id="a newline after the card"
+            post(PAYMENT.replace(b'8877"', b'8877\\n"'), JSON),
+            400,
+            "validation_failed",
+            id="newline after the card number",
         ),
         pytest.param(post(b" " * 16_384 + PAYMENT, JSON), 413, "request_too_large", id="too large"),
         pytest.param(
-            post(b"", JSON, "Content-Length: 99999999999", length=False), 413, "request_too_large", id="said too large"
+            post(b"", JSON, "Content-Length: 99999999999", length=False),
+            413,
+            "request_too_large",
+            id="declared too large",
         ),
         pytest.param(
             post(chunked(*[b" " * 1000] * 20), JSON, "Transfer-Encoding: chunked", length=False),
@@ -202,12 +218,12 @@ def test_unusual_but_correct_requests_are_taken(gateway: Gateway, request_bytes:
         pytest.param(post(PAYMENT, JSON, "Content-Length: 1"), 400, "malformed_request", id="two lengths"),
         pytest.param(post(PAYMENT, JSON, "Content-Length: -1", length=False), 400, "malformed_request", id="length -1"),
         pytest.param(
-            b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 400, "malformed_request", id="a header without end"
+            b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 400, "malformed_request", id="endless header"
         ),
     ],
 )  # fmt: skip
-def test_each_bad_request_has_its_problem(gateway: Gateway, request_bytes: bytes, status: int, code: str) -> None:
-    """One shape for all of them, from any layer."""
+def test_each_invalid_request_gets_its_problem(gateway: Gateway, request_bytes: bytes, status: int, code: str) -> None:
+    """All problem documents have the same shape, whichever layer makes them."""
     answered, headers, problem = send(gateway, request_bytes)
     assert (answered, problem["code"]) == (status, code)
     assert headers["content-type"] == "application/problem+json"
@@ -220,29 +236,29 @@ def test_each_bad_request_has_its_problem(gateway: Gateway, request_bytes: bytes
         assert headers["allow"]
 
 
-def test_allow_lists_all_methods_of_the_path(gateway: Gateway) -> None:
-    """Whatever the order of the routes."""
+def test_allow_lists_every_method_of_the_path(gateway: Gateway) -> None:
+    """Fixed paths, templates and paths beside the contract all have a complete Allow header."""
     for path, allow in (("/api/v1/payments", "POST"), ("/api/v1/payments/x", "GET, HEAD"), ("/", "GET, HEAD")):
         _, headers, _ = send(gateway, f"DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert ", ".join(sorted(headers["allow"].split(", "))) == allow
 
 
 def test_a_redirect_is_never_made_from_the_host_header(gateway: Gateway) -> None:
-    """Only `/` and the UI redirect, to a path."""
+    """The only redirects, from `/` and to the UI, have a path as their Location."""
     for path in ("/", "/api/v1/ui"):
         answered, headers, _ = send(gateway, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
         assert (answered, headers["location"]) == (307, "/api/v1/ui/")
 
 
-def test_head_is_a_get_without_its_body(gateway: Gateway) -> None:
-    """RFC 9110, 9.3.2."""
+def test_head_is_answered_like_get_without_the_body(gateway: Gateway) -> None:
+    """HEAD has the status of GET and no body (RFC 9110, 9.3.2)."""
     payment = gateway.pay().json()["id"]
     answer = gateway.session.head(f"{gateway.api}/payments/{payment}", timeout=10)
     assert (answer.status_code, answer.content) == (200, b"")
 
 
-def test_a_body_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
-    """A connection that stalls is let go."""
+def test_a_body_that_does_not_arrive_is_a_408(gateway: Gateway) -> None:
+    """The gateway answers after BODY_TIMEOUT_S and closes the connection."""
     started = time.monotonic()
     answered, headers, problem = send(gateway, post(PAYMENT, JSON)[:-10])
     assert (answered, problem["code"], headers["connection"]) == (408, "request_timeout", "close")
@@ -250,7 +266,7 @@ def test_a_body_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
 
 
 def test_a_kept_connection_serves_many_requests(gateway: Gateway) -> None:
-    """The bound on a request's head is for one request, not for a connection."""
+    """The limit on a request's head applies to each request, not to a connection."""
     head = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 2000}\r\n\r\n".encode()
     with gateway.connect() as connection:
         for _ in range(50):
@@ -261,7 +277,7 @@ def test_a_kept_connection_serves_many_requests(gateway: Gateway) -> None:
 
 
 def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
-    """Nothing is lost when requests come before answers are read."""
+    """No request is lost when several are sent before the first response is read."""
     with gateway.connect() as connection:
         connection.sendall(post(PAYMENT, JSON) * 3 + post(b"{}", JSON))
         data = b""
@@ -282,23 +298,25 @@ def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
         b"4929123412341234 / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_what_was_sent_is_neither_answered_nor_logged(gateway: Gateway, request_bytes: bytes) -> None:
-    """Wherever in the request the card number stood; the log level is DEBUG here."""
+def test_a_card_number_anywhere_in_a_request_is_neither_answered_nor_logged(
+    gateway: Gateway, request_bytes: bytes
+) -> None:
+    """A card number in the body, a header, the path or the request line is not repeated, even at LOG_LEVEL=DEBUG."""
     assert b"4929123412341234" in request_bytes
     _, headers, problem = send(gateway, request_bytes)
     assert "4929123412341234" not in json.dumps([headers, problem])
     assert "4929123412341234" not in gateway.log
 
 
-def test_the_answer_to_a_payment_comes_before_the_complaint_about_what_follows_it(gateway: Gateway) -> None:
-    """A Content-Length that is one too small: the payment is made, so its 201 is what the merchant sees."""
+def test_a_payment_is_answered_although_invalid_bytes_follow_it(gateway: Gateway) -> None:
+    """When Content-Length is one byte too small, the payment is made and the merchant gets its 201."""
     slow = json.dumps(valid_payment(card_number=SLOW)).encode()
     status, headers, payment = send(gateway, post(slow, JSON) + b"}")
     assert (status, payment["status"], headers["connection"]) == (201, "AUTHORIZED", "close")
 
 
-def test_a_large_head_is_refused_however_it_comes(gateway: Gateway) -> None:
-    """At once, in pieces, or as a long path."""
+def test_a_large_head_is_refused(gateway: Gateway) -> None:
+    """A long header and a long path are refused, in one packet and in several."""
     for path, value in (("/x", "x" * 40_000), ("/" + "x" * 40_000, "x")):
         head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX: {value}\r\n\r\n".encode()
         assert send(gateway, head)[0] == 400
@@ -309,7 +327,7 @@ def test_a_large_head_is_refused_however_it_comes(gateway: Gateway) -> None:
 
 
 def test_many_requests_in_one_packet_are_not_a_large_head(gateway: Gateway) -> None:
-    """The bound is each request's own."""
+    """The limit applies to each request by itself."""
     one = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 300}\r\n\r\n".encode()
     with gateway.connect() as connection:
         connection.sendall(one * 150 + one[:20])
@@ -318,8 +336,8 @@ def test_many_requests_in_one_packet_are_not_a_large_head(gateway: Gateway) -> N
             data += connection.recv(65536)
 
 
-def test_a_head_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
-    """Who says nothing at all is let go without a word."""
+def test_a_head_that_does_not_arrive_is_a_408(gateway: Gateway) -> None:
+    """A client that began a head gets a 408; the connection of one that sent nothing is closed."""
     with gateway.connect() as silent, gateway.connect() as slow:
         slow.sendall(b"GET / HTTP/1.1\r\nHo")
         status, _, problem = receive(slow)
@@ -327,15 +345,15 @@ def test_a_head_that_does_not_come_is_a_timeout(gateway: Gateway) -> None:
         assert silent.recv(100) == b""
 
 
-def test_the_ui_knows_no_ranges(gateway: Gateway) -> None:
-    """Starlette would answer wrong ones in a shape of its own."""
+def test_the_ui_ignores_range_headers(gateway: Gateway) -> None:
+    """An invalid Range gets the whole file; Starlette would answer it with another shape of error."""
     for value in ("bytes=abc", "bytes=99999999-"):
         answer = requests.get(f"{gateway.api}/ui/swagger-ui.css", headers={"Range": value}, timeout=10)
         assert answer.status_code == 200
 
 
-def test_after_all_of_it_the_log_holds_no_card_and_no_traceback(gateway: Gateway) -> None:
-    """The last test of this file: everything above went through the same gateway."""
+def test_the_log_holds_no_card_number_and_no_traceback_at_the_end(gateway: Gateway) -> None:
+    """None of the requests above, which all went to this gateway, left a card number or a traceback in its log."""
     assert gateway.pay().status_code == 201
     assert AUTHORIZED_CARD not in gateway.log
     assert "Traceback" not in gateway.log

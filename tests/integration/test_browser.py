@@ -1,4 +1,4 @@
-"""The served UI, and pages of other origins, in a real browser."""
+"""The served UI, and calls from pages of other origins, in a real browser."""
 
 import functools
 import hashlib
@@ -17,9 +17,9 @@ from tests.support import Gateway, valid_payment, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
-# Sends what it is given from the page's own origin, and returns all that the page can read of the answer.
+# Sends a payment from the page's origin, and returns what the page can read of the response.
 FETCH = """async ([url, key, payment]) => {
     const headers = {"Content-Type": "application/json", "Idempotency-Key": key};
     try {
@@ -36,7 +36,7 @@ FETCH = """async ([url, key, payment]) => {
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """A Chromium that calls nobody by itself."""
+    """A Chromium without network traffic of its own."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -47,8 +47,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[int]:
-    """The port of a server of another origin than the gateway's, with an empty page."""
+def other_port(tmp_path: Path) -> Iterator[int]:
+    """The port of a server with an empty page, whose origin is not the gateway's."""
     (tmp_path / "index.html").write_text("<!doctype html><link rel=icon href=data:,>")
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -64,32 +64,32 @@ def elsewhere(tmp_path: Path) -> Iterator[int]:
 
 
 def open_ui(browser: Browser, gateway: Gateway) -> tuple[Page, list[str]]:
-    """Open POST /payments in the UI, ready to execute, and return all that the browser complains of besides."""
-    complaints: list[str] = []
+    """Open POST /payments in the UI, ready to execute; return the page and the list that collects browser errors."""
+    errors: list[str] = []
     page = browser.new_page()
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("requestfailed", lambda request: errors.append(request.url))
     page.goto(gateway.root)
     assert page.url == f"{gateway.api}/ui/", "/ leads to the UI"
     page.locator("#operations-payments-create_payment").click()
     page.get_by_role("button", name="Try it out").click()
-    return page, complaints
+    return page, errors
 
 
-def execute(page: Page, words: str) -> str:
-    """Press Execute and return what the UI shows of the answer, which has these words in it."""
+def execute(page: Page, expected: str) -> str:
+    """Press Execute, wait for a response that contains the expected text, and return what the UI shows of it."""
     page.get_by_role("button", name="Execute").click()
-    answer = page.locator(".live-responses-table .response", has_text=words)
+    answer = page.locator(".live-responses-table .response", has_text=expected)
     answer.wait_for()
     return answer.inner_text()
 
 
-def test_try_it_out_makes_a_payment_with_nothing_typed(browser: Browser, gateway: Gateway) -> None:
-    """The page loads without a console error, and each example does what it says as it stands."""
-    page, complaints = open_ui(browser, gateway)
-    assert page.get_by_role("button", name="Authorize").count() == 0, "nobody needs a key here"
-    for example, status, words in (
+def test_try_it_out_works_without_typing(browser: Browser, gateway: Gateway) -> None:
+    """The page loads without an error, and each example gets the response that it is named for."""
+    page, errors = open_ui(browser, gateway)
+    assert page.get_by_role("button", name="Authorize").count() == 0, "no key is required"
+    for example, status, expected in (
         (None, "201", '"status": "AUTHORIZED"'),
         ("declined", "201", '"status": "DECLINED"'),
         ("bank_unavailable", "503", '"code": "bank_unavailable"'),
@@ -97,16 +97,16 @@ def test_try_it_out_makes_a_payment_with_nothing_typed(browser: Browser, gateway
     ):
         if example is not None:
             page.locator(".examples-select-element").first.select_option(example)
-        assert status in execute(page, words)
-        if status == "201":  # Chromium itself complains of the others
-            assert complaints == []
+        assert status in execute(page, expected)
+        if status == "201":  # Chromium reports the others as errors
+            assert errors == []
 
 
-def test_a_key_typed_into_authorize_opens_the_api(browser: Browser) -> None:
-    """Without it a payment is a 401, with it a 201, and the page's own rules stop nothing of it."""
+def test_a_key_that_is_entered_under_authorize_is_sent(browser: Browser) -> None:
+    """A payment is a 401 without the key and a 201 with it, and the page's security policy blocks neither."""
     key = f"pgw_test_{uuid4().hex}"
     with Gateway(API_KEYS=f"merchant:{hashlib.sha256(key.encode()).hexdigest()}") as gateway:
-        page, complaints = open_ui(browser, gateway)
+        page, errors = open_ui(browser, gateway)
         assert "401" in execute(page, '"code": "unauthorized"')
         page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
         dialog = page.locator(".dialog-ux")
@@ -115,18 +115,18 @@ def test_a_key_typed_into_authorize_opens_the_api(browser: Browser) -> None:
         dialog.get_by_role("button", name="Close").first.click()
         assert "201" in execute(page, '"status": "AUTHORIZED"')
         wait_until(lambda: "merchant=merchant" in gateway.log)
-        [of_the_401] = complaints
+        [of_the_401] = errors
         assert of_the_401.startswith("Failed to load resource: the server responded with a status of 401")
 
 
-def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(browser: Browser, elsewhere: int) -> None:
-    """It reads answers, errors, and the headers that it needs; another's payment is not even sent."""
+def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(browser: Browser, other_port: int) -> None:
+    """A page of that origin reads responses, errors and headers; the payment of any other page is not sent."""
 
     def fetch(origin: str, **changes: Any) -> Any:
         page.goto(origin)
         return page.evaluate(FETCH, [f"{gateway.api}/payments", str(uuid4()), valid_payment(**changes)])
 
-    shop, stranger = f"http://127.0.0.1:{elsewhere}", f"http://localhost:{elsewhere}"
+    shop, stranger = f"http://127.0.0.1:{other_port}", f"http://localhost:{other_port}"
     with Gateway(CORS_ORIGINS=shop) as gateway:
         page = browser.new_page()
         paid = fetch(shop)
@@ -137,4 +137,4 @@ def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(browser: Brows
         assert refused["request_id"] == refused["body"]["instance"] != paid["request_id"]
         assert fetch(stranger) == {"failed": "TypeError"}
         wait_until(lambda: "outcome=cors_refused" in gateway.log)
-        assert gateway.log.count("operation=create_payment") == 2, "the shop's"
+        assert gateway.log.count("operation=create_payment") == 2, "only the shop's payments were sent"

@@ -1,4 +1,4 @@
-"""What browsers are told: which pages may call the API, and what no page may do with an answer."""
+"""The headers for browsers: which pages may call the API, and what no page may do with a response."""
 
 import hashlib
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ KEYS = f"merchant:{hashlib.sha256(KEY.encode()).hexdigest()}"
 
 @pytest.fixture(scope="module")
 def shop_gateway() -> Iterator[Gateway]:
-    """A gateway that pages of the shop may call."""
+    """A gateway that allows calls from pages of the shop."""
     with Gateway(CORS_ORIGINS=SHOP, API_KEYS=KEYS, key=KEY) as running:
         yield running
 
@@ -26,12 +26,12 @@ def shop_gateway() -> Iterator[Gateway]:
 def preflight(
     gateway: Gateway, origin: str, method: str = "POST", header: str = ", ".join(sorted(SENT))
 ) -> requests.Response:
-    """Ask what a browser asks before it sends a page's request."""
+    """Send the preflight request that a browser sends before a page's request."""
     asked = {"Origin": origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
     return requests.options(f"{gateway.api}/payments", headers=asked, timeout=10)
 
 
-def of_cors(answer: requests.Response) -> dict[str, str]:
+def cors_headers(answer: requests.Response) -> dict[str, str]:
     return {name: value for name, value in answer.headers.items() if name.lower().startswith("access-control-")}
 
 
@@ -40,13 +40,13 @@ def words(header: str) -> set[str]:
 
 
 def test_a_page_of_the_shop_may_send_a_payment_with_its_key(shop_gateway: Gateway) -> None:
-    """The preflight, which a browser sends without the key, allows the method and the headers it needs."""
+    """The preflight, which a browser sends without the key, allows the method and the headers of a payment."""
     allowed = preflight(shop_gateway, SHOP)
     assert allowed.status_code == 200
     assert allowed.headers["Access-Control-Allow-Origin"] == SHOP
     assert "post" in words(allowed.headers["Access-Control-Allow-Methods"])
     assert words(allowed.headers["Access-Control-Allow-Headers"]) >= SENT
-    assert "origin" in words(allowed.headers["Vary"]), "a cache keeps it for this origin only"
+    assert "origin" in words(allowed.headers["Vary"]), "a cache must not reuse it for another origin"
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,10 @@ def test_a_page_of_the_shop_may_send_a_payment_with_its_key(shop_gateway: Gatewa
         (SHOP, "POST", "X-Surprise"),
     ],
 )
-def test_whatever_else_a_page_asks_for_is_refused(shop_gateway: Gateway, origin: str, method: str, header: str) -> None:
-    """As a problem document, and no origin but the shop's is ever allowed."""
+def test_other_origins_methods_and_headers_are_refused(
+    shop_gateway: Gateway, origin: str, method: str, header: str
+) -> None:
+    """The refusal is a problem document, which repeats nothing and allows no other origin."""
     refused = preflight(shop_gateway, origin, method, header)
     problem = refused.json()
     assert (refused.status_code, problem["status"], problem["code"]) == (403, 403, "cors_refused")
@@ -83,10 +85,10 @@ def test_whatever_else_a_page_asks_for_is_refused(shop_gateway: Gateway, origin:
         (503, "/payments", valid_payment(card_number=UNAVAILABLE_CARD), KEY),
     ],
 )
-def test_the_shop_reads_every_answer_and_others_read_none(
+def test_pages_of_the_shop_read_every_response_and_other_pages_none(
     shop_gateway: Gateway, status: int, path: str, payment: dict[str, object], key: str
 ) -> None:
-    """Errors too, with the headers that say how to go on."""
+    """Responses of every status, errors too, are readable by the shop, with the headers that it needs."""
     for origin in (SHOP, "https://evil.example.com", None):
         sent = {"Authorization": f"Bearer {key}"} | ({"Origin": origin} if origin else {})
         answer = requests.post(shop_gateway.api + path, json=payment, headers=sent, timeout=10)
@@ -98,13 +100,13 @@ def test_the_shop_reads_every_answer_and_others_read_none(
             assert "origin" in words(answer.headers["Vary"])
 
 
-def test_without_cors_origins_there_is_nothing_of_it(gateway: Gateway) -> None:
-    """OPTIONS is a method like any other that the path does not have."""
+def test_without_cors_origins_no_cors_header_is_sent(gateway: Gateway) -> None:
+    """OPTIONS is then an unsupported method, and a request with an Origin is served as one without."""
     refused = preflight(gateway, SHOP)
     assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
     made = requests.post(f"{gateway.api}/payments", json=valid_payment(), headers={"Origin": SHOP}, timeout=10)
     assert made.status_code == 201
-    assert of_cors(refused) == of_cors(made) == {}
+    assert cors_headers(refused) == cors_headers(made) == {}
 
 
 @pytest.mark.parametrize(
@@ -120,10 +122,10 @@ def test_without_cors_origins_there_is_nothing_of_it(gateway: Gateway) -> None:
         (200, "GET", "/api/v1/ui/swagger-ui-bundle.js", None),
     ],
 )
-def test_browsers_are_told_to_be_careful_with_every_answer(
+def test_every_response_has_the_security_headers(
     gateway: Gateway, status: int, method: str, path: str, body: object
 ) -> None:
-    """Not framed, not guessed about, not told to the next site; and nothing but the UI is kept or may run."""
+    """No response may be framed, sniffed or named in a Referer; only the UI may be cached and run scripts."""
     answer = requests.request(method, gateway.root + path, json=body, timeout=10)
     assert answer.status_code == status
     headers, policy = answer.headers, words(answer.headers["Content-Security-Policy"].replace(";", ","))

@@ -1,4 +1,4 @@
-"""The whole gateway as a user runs it, against the real simulator over HTTP."""
+"""The whole gateway, started as a user starts it, with the simulator as its bank."""
 
 import re
 import shutil
@@ -24,7 +24,7 @@ from tests.support import ROOT, Gateway, valid_payment, wait_until
     ("card_number", "status"), [(support.AUTHORIZED_CARD, "AUTHORIZED"), (support.DECLINED_CARD, "DECLINED")]
 )
 def test_a_payment_is_made_and_found_again(gateway: Gateway, card_number: str, status: str) -> None:
-    """201 with the payment, and GET at its Location returns the same."""
+    """POST answers 201 with the payment, and GET at its Location returns the same."""
     made = gateway.pay(card_number=card_number)
     assert made.status_code == 201
     assert made.headers["Content-Type"] == "application/json"
@@ -43,11 +43,11 @@ def test_a_payment_is_made_and_found_again(gateway: Gateway, card_number: str, s
     assert payment["created_at"].endswith("Z")
     found = gateway.find(payment["id"])
     assert (found.status_code, found.json()) == (200, payment)
-    assert gateway.find(payment["id"].upper()).json() == payment, "a UUID's letters have no case"
+    assert gateway.find(payment["id"].upper()).json() == payment, "the case of a UUID does not matter"
 
 
-def test_an_unavailable_bank_is_503_and_nothing_is_kept(gateway: Gateway) -> None:
-    """Safe to send again, after Retry-After."""
+def test_an_unavailable_bank_is_a_503_with_retry_after(gateway: Gateway) -> None:
+    """The merchant may send the same request again after Retry-After."""
     answer = gateway.pay(card_number=support.UNAVAILABLE_CARD)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
@@ -70,8 +70,8 @@ def test_an_unavailable_bank_is_503_and_nothing_is_kept(gateway: Gateway) -> Non
         (support.ACCEPTED, 202),
     ],
 )
-def test_every_row_of_the_table_of_bank_answers(gateway: Gateway, card_number: str, status: int) -> None:
-    """Each misbehaviour of the bank that QA can ask for, as the merchant sees it."""
+def test_every_misbehaviour_of_the_bank_has_its_status(gateway: Gateway, card_number: str, status: int) -> None:
+    """The merchant gets a 201, 202 or 500 in time, and none of the bank's words."""
     started = time.monotonic()
     answer = gateway.pay(card_number=card_number)
     assert answer.status_code == status
@@ -85,8 +85,8 @@ def test_every_row_of_the_table_of_bank_answers(gateway: Gateway, card_number: s
         assert words not in answer.text
 
 
-def test_an_unknown_payment_is_404_and_a_non_uuid_400(gateway: Gateway) -> None:
-    """Two different mistakes of the caller."""
+def test_an_unknown_payment_is_a_404_and_an_invalid_id_a_400(gateway: Gateway) -> None:
+    """A UUID that names no payment is not found, and any other text is an invalid payment_id."""
     unknown = gateway.find(str(uuid4()))
     assert (unknown.status_code, unknown.json()["code"]) == (404, "payment_not_found")
     for wrong in ("1", str(uuid4())[:-1], uuid4().hex, "{" + str(uuid4()) + "}", "0" * 8 + "-" * 28, "٣" * 36):
@@ -94,12 +94,12 @@ def test_an_unknown_payment_is_404_and_a_non_uuid_400(gateway: Gateway) -> None:
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "payment_id")
 
 
-def test_a_hung_bank_holds_up_nothing_else() -> None:
-    """With every call to the bank taken: reads, errors and the UI answer at once, payments are told to wait."""
+def test_a_bank_that_hangs_delays_only_payments() -> None:
+    """While every slot is taken, reads, errors and the UI are answered at once, and payments are a 503."""
     with Gateway(BANK_CONCURRENCY="2", BANK_CONNECT_TIMEOUT_S="0.3", BANK_TIMEOUT_S="4") as gateway:
         known = gateway.pay().json()["id"]
         with ThreadPoolExecutor(2) as pool:
-            hanging = [pool.submit(gateway.pay, card_number=support.SILENT) for _ in range(2)]
+            calls = [pool.submit(gateway.pay, card_number=support.SILENT) for _ in range(2)]
             wait_until(lambda: gateway.pay().status_code == 503)
             started = time.monotonic()
             with requests.Session() as session:
@@ -107,14 +107,14 @@ def test_a_hung_bank_holds_up_nothing_else() -> None:
                     assert session.get(f"{gateway.api}/payments/{known}", timeout=5).status_code == 200
                     assert session.post(f"{gateway.api}/payments", json={}, timeout=5).status_code == 400
                     assert session.get(f"{gateway.api}/ui/", timeout=5).status_code == 200
-            assert time.monotonic() - started < 2, "60 answers, none of which waited for the bank"
-            assert not any(call.done() for call in hanging)
-            assert [call.result().status_code for call in hanging] == [202, 202]
-        assert gateway.pay().status_code == 201, "and when the bank is back, payments go through"
+            assert time.monotonic() - started < 2, "none of the 60 requests waits for the bank"
+            assert not any(call.done() for call in calls)
+            assert [call.result().status_code for call in calls] == [202, 202]
+        assert gateway.pay().status_code == 201, "payments succeed again once the slots are free"
 
 
-def test_a_merchant_that_hangs_up_does_not_cancel_the_payment(gateway: Gateway) -> None:
-    """The bank call goes on and its result is recorded."""
+def test_a_merchant_that_disconnects_does_not_cancel_the_payment(gateway: Gateway) -> None:
+    """The call to the bank continues, and its result is recorded."""
 
     def authorized() -> list[str]:
         return re.findall(r"payment_id=(\S+) outcome=AUTHORIZED", gateway.log)
@@ -131,26 +131,26 @@ def test_a_merchant_that_hangs_up_does_not_cancel_the_payment(gateway: Gateway) 
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_finishes_what_is_in_flight(with_signal: signal.Signals) -> None:
-    """The payment under way is answered 201, and the process exits with 0."""
+def test_a_signal_stops_the_gateway_after_the_requests_in_progress(with_signal: signal.Signals) -> None:
+    """A payment in progress is answered with 201, and the process exits with status 0."""
     with Gateway(LOG_LEVEL="INFO") as gateway, ThreadPoolExecutor(1) as pool:
         gateway.pay()
-        under_way = pool.submit(gateway.pay, card_number=support.SLOW)
+        in_progress = pool.submit(gateway.pay, card_number=support.SLOW)
         time.sleep(0.5)  # the bank takes 2 s
         assert gateway.stop(with_signal) == 0
-        assert under_way.result().status_code == 201
+        assert in_progress.result().status_code == 201
         assert "Traceback" not in gateway.log
 
 
-def test_a_gateway_that_is_forced_to_stop_calls_a_payment_pending() -> None:
-    """Ctrl-C twice: the bank has been asked, so it is a 202 and not an error."""
+def test_a_payment_that_a_forced_stop_interrupts_is_pending() -> None:
+    """After a second Ctrl-C a payment that the bank was asked for is answered with 202, not with an error."""
     with Gateway(BANK_TIMEOUT_S="3") as gateway, ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(gateway.pay, card_number=support.SILENT)
+        in_progress = pool.submit(gateway.pay, card_number=support.SILENT)
         time.sleep(0.5)  # the bank never answers
         gateway.process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         assert gateway.stop(signal.SIGINT) == 0
-        answer = under_way.result()
+        answer = in_progress.result()
         assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
         assert "Traceback" not in gateway.log
 
@@ -158,15 +158,15 @@ def test_a_gateway_that_is_forced_to_stop_calls_a_payment_pending() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 200 OK\r\nthis is no header 2222405343248877\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nnot a header 2222405343248877\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 503 2222405343248877\r\nContent-Length: 2222405343248877\r\nSet-Cookie: 2222405343248877\r\n\r\n",
         b"HTTP/1.1 2222405343248877\r\n\r\n",
         b"2222405343248877",
         b'HTTP/1.1 200 OK\r\nContent-Length: 34\r\n\r\n{"authorized": "2222405343248877"} ',
     ],
 )
-def test_a_bank_that_echoes_the_card_does_not_get_it_into_the_log(answer: bytes) -> None:
-    """Wherever in its answer: libraries quote what they stumble over."""
+def test_a_card_number_in_the_banks_reply_is_not_logged(answer: bytes) -> None:
+    """A card number in the reply's status line, headers or body stays out of the log; libraries quote invalid ones."""
 
     def echo(connection: socket.socket) -> None:
         connection.sendall(answer)
@@ -178,8 +178,8 @@ def test_a_bank_that_echoes_the_card_does_not_get_it_into_the_log(answer: bytes)
         assert support.AUTHORIZED_CARD not in gateway.log
 
 
-def test_a_busy_port_is_one_clear_line() -> None:
-    """Not a traceback."""
+def test_a_busy_port_is_reported_in_one_line() -> None:
+    """The gateway exits with the host, the port and the system's reason, without a traceback."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = _run("--port", str(port))
@@ -187,15 +187,15 @@ def test_a_busy_port_is_one_clear_line() -> None:
     assert run.stderr == f"can't listen on HOST 127.0.0.1, PORT {port}: Address already in use\n"
 
 
-def test_a_wrong_setting_is_one_clear_line() -> None:
-    """From the command line as from the environment."""
+def test_an_invalid_setting_is_reported_in_one_line() -> None:
+    """An invalid value on the command line ends the start as one in the environment does."""
     run = _run("--port", "http")
     assert run.returncode == 1
     assert run.stderr == "PORT is 'http'; allowed: an integer from 0 to 65535\n"
 
 
-def test_help_names_every_setting() -> None:
-    """What an operator can set, without opening a file."""
+def test_help_lists_the_settings() -> None:
+    """`run.py --help` shows settings of every package, and the options that override them."""
     run = _run("--help")
     assert run.returncode == 0
     for name in ("BANK_URL", "BANK_TIMEOUT_S", "SUPPORTED_CURRENCIES", "STORE_URL", "WORKERS", "--bank-url"):
@@ -207,16 +207,16 @@ def _run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, cwd=ROOT)
 
 
-def test_it_says_where_everything_is_and_a_curl_that_works(gateway: Gateway) -> None:
-    """The line is run as it was printed."""
+def test_the_curl_command_in_the_banner_makes_a_payment(gateway: Gateway) -> None:
+    """The command is run as printed, and the banner says that no money moves."""
     assert "no money moves" in gateway.banner
     curl = gateway.banner.splitlines()[-1].strip()
     answer = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=30, check=True)  # noqa: S602
     assert answer.stdout.startswith("HTTP/1.1 201")
 
 
-def test_the_simulator_runs_alone_and_bank_url_finds_it() -> None:
-    """`python -m bank.simulator`, then --bank-url over BANK_URL."""
+def test_the_simulator_runs_as_a_process_of_its_own() -> None:
+    """A gateway pays at the simulator that --bank-url names, which overrides BANK_URL."""
     command = [sys.executable, "-m", "bank.simulator", "--port", "0", "--latency", "0.3"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as simulator:
         assert simulator.stdout is not None
@@ -244,7 +244,7 @@ def test_the_simulator_runs_alone_and_bank_url_finds_it() -> None:
 def test_the_simulator_follows_the_published_rules(
     body: dict[str, str | None], status: int, reply: dict[str, object]
 ) -> None:
-    """The words are the official simulator's."""
+    """It replies with the status and the body of the official simulator."""
     simulator = Simulator()
     simulator.start()
     request = {"card_number": "1", "expiry_date": "04/2030", "currency": "GBP", "amount": 100, "cvv": "123", **body}
@@ -254,8 +254,8 @@ def test_the_simulator_follows_the_published_rules(
     simulator.stop()
 
 
-def test_the_simulator_never_authorizes_what_it_said_it_never_heard_of() -> None:
-    """Its "unknown" ends a payment as declined, so a request that arrives later is declined too."""
+def test_the_simulator_declines_a_payment_that_it_called_unknown() -> None:
+    """The gateway ends an unknown payment as declined, so a request for it that arrives later is declined too."""
     simulator = Simulator()
     simulator.start()
     payment_id = str(uuid4())
@@ -268,7 +268,7 @@ def test_the_simulator_never_authorizes_what_it_said_it_never_heard_of() -> None
 
 
 def test_currencies_can_be_replaced() -> None:
-    """What is accepted, what is said to be accepted and what is served are the same."""
+    """The accepted currencies are those of the error message and of the served contract."""
     with Gateway(SUPPORTED_CURRENCIES="EUR,JPY") as gateway:
         assert gateway.pay(currency="JPY").json()["currency"] == "JPY"
         refused = gateway.pay(currency="GBP")
@@ -280,8 +280,8 @@ def test_currencies_can_be_replaced() -> None:
             assert requests.post(f"{gateway.api}/payments", json=value, timeout=10).status_code == 201
 
 
-def test_a_limit_changed_in_the_yaml_is_a_behaviour_changed(tmp_path: Path) -> None:
-    """No code is touched."""
+def test_a_limit_that_changes_in_the_contract_changes_the_behaviour(tmp_path: Path) -> None:
+    """Limits of fields and of the body come from the YAML alone; no code changes."""
     copied = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
     contract = copied / "payment_gateway_api.yaml"
     text = contract.read_text()
@@ -298,7 +298,7 @@ def test_a_limit_changed_in_the_yaml_is_a_behaviour_changed(tmp_path: Path) -> N
 
 
 def test_concurrent_payments_do_not_mix(gateway: Gateway) -> None:
-    """Sixty at once: each merchant gets the answer for its own card and amount."""
+    """Each of sixty payments from twenty clients gets the response for its own card and amount."""
     barrier = threading.Barrier(20)
 
     def pay(number: int) -> bool:
