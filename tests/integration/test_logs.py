@@ -1,4 +1,4 @@
-"""What the gateway logs: one JSON line for each request, its id everywhere, and nothing that was sent."""
+"""What the gateway logs: one JSON line for each request, its id on every line, and nothing that was sent."""
 
 import contextlib
 import hashlib
@@ -23,28 +23,28 @@ from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wa
 KEY = "pgw_test_" + "l" * 43
 API_KEYS = f"acme:{hashlib.sha256(KEY.encode()).hexdigest()}"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-FACTS = "request_id merchant method operation route status ms bank_ms payment_id outcome"
+FIELDS = "request_id merchant method operation route status ms bank_ms payment_id outcome"
 
 
-def answers_logged(gateway: Gateway, number: int) -> list[dict[str, Any]]:
-    """The lines of so many answers, as soon as they are there."""
+def access_lines(gateway: Gateway, number: int) -> list[dict[str, Any]]:
+    """Wait until the log has the lines of this many requests, and return them."""
     wait_until(lambda: gateway.log.count('"gateway.access"') >= number)
     return [line for line in map(json.loads, gateway.log.splitlines()) if line["logger"] == "gateway.access"]
 
 
-def test_each_request_is_one_line_of_json_without_what_was_sent() -> None:
-    """Who asked for what and what came of it, by the route; a path or a query may hold anything."""
+def test_each_request_is_logged_as_one_json_line_without_what_was_sent() -> None:
+    """The line has the merchant, the route and the outcome, and nothing of the path, query, body or key."""
     with Gateway(LOG_FORMAT="auto", key=KEY, API_KEYS=API_KEYS) as gateway:
         (ready,) = (json.loads(line) for line in gateway.banner.splitlines())
         assert (ready["message"], ready["api"]) == ("ready", f"{gateway.api}/payments")
         paid = gateway.pay(cvv="4931")
         payment_id = paid.json()["id"]
         gateway.find(payment_id)
-        gateway.find(f"{support.AUTHORIZED_CARD}?card_number={support.AUTHORIZED_CARD}&who=Lovelace")
+        gateway.find(f"{support.AUTHORIZED_CARD}?card_number={support.AUTHORIZED_CARD}&name=Lovelace")
         gateway.session.get(f"{gateway.root}/Lovelace/{support.AUTHORIZED_CARD}", timeout=10)
         gateway.pay(cvv="49310", Lovelace=1)
-        lines = answers_logged(gateway, 5)
-        assert {" ".join(line) for line in lines} == {f"time level logger {FACTS}"}
+        lines = access_lines(gateway, 5)
+        assert {" ".join(line) for line in lines} == {f"time level logger {FIELDS}"}
         create = ("POST", "create_payment", "/api/v1/payments")
         get = ("GET", "get_payment", "/api/v1/payments/{payment_id}")
         shown = ("method", "operation", "route", "status", "merchant", "payment_id", "outcome")
@@ -60,11 +60,11 @@ def test_each_request_is_one_line_of_json_without_what_was_sent() -> None:
         assert {line["bank_ms"] for line in lines[1:]} == {None}
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"]) for line in lines)
         sent = (support.AUTHORIZED_CARD, "*" * 13, "Lovelace", "4931", KEY, "Bearer")
-        assert not any(words in gateway.log for words in sent), "nor is there anything that had to be masked"
+        assert not any(text in gateway.log for text in sent), "nothing is logged that the filter has to mask"
 
 
-def test_what_happens_during_a_request_is_logged_with_its_id() -> None:
-    """Also what happens in the thread that talks to the bank."""
+def test_every_line_that_a_request_causes_has_its_id() -> None:
+    """The lines of the bank client and of its libraries have the request's id, too."""
     with support.free_port() as free:
         pass
     with Gateway(LOG_FORMAT="json", BANK_URL=f"http://127.0.0.1:{free}", BANK_RETRIES="1") as gateway:
@@ -78,40 +78,40 @@ def test_what_happens_during_a_request_is_logged_with_its_id() -> None:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Gateway]:
-    """A gateway that wants a key, and whose bank can't be reached."""
+    """A gateway that requires a key and can't reach its bank."""
     with support.free_port() as free:
         pass
     with Gateway(LOG_FORMAT="json", key=KEY, API_KEYS=API_KEYS, BANK_URL=f"http://127.0.0.1:{free}") as gateway:
         yield gateway
 
 
-@pytest.mark.parametrize("sane", ["order-66", "a", "x" * 128, "A.b_c~9", "00000000-0000-4000-8000-000000000000"])
-def test_a_sane_request_id_is_taken_over(strict: Gateway, sane: str) -> None:
-    """So that a merchant finds its own id in the answer, in the problem document and in our log."""
-    answer = requests.get(f"{strict.api}/payments/1", headers={"X-Request-ID": sane}, timeout=10)
-    assert (answer.headers["X-Request-ID"], answer.json()["instance"]) == (sane, sane)
-    wait_until(lambda: f'"{sane}"' in strict.log)
+@pytest.mark.parametrize("request_id", ["order-66", "a", "x" * 128, "A.b_c~9", "00000000-0000-4000-8000-000000000000"])
+def test_a_valid_request_id_is_kept(strict: Gateway, request_id: str) -> None:
+    """The merchant's own id is in the response, in the problem document and in the log."""
+    answer = requests.get(f"{strict.api}/payments/1", headers={"X-Request-ID": request_id}, timeout=10)
+    assert (answer.headers["X-Request-ID"], answer.json()["instance"]) == (request_id, request_id)
+    wait_until(lambda: f'"{request_id}"' in strict.log)
 
 
 @pytest.mark.parametrize(
-    "insane",
+    "sent",
     [
         *("", "two words", "x" * 129, "caf\u00e9", 'a"b', "a/b", "a,b", "<b>", "%20"),
         *("4242424242424242", "4242-4242-4242-4242", "order4242424242424242", "9-4242424242424242-9"),
     ],
 )
-def test_an_insane_request_id_is_replaced(strict: Gateway, insane: str) -> None:
-    """By a UUID: it would go into logs, headers and documents, and may be a card number."""
-    headers = {"X-Request-ID": insane.encode()}
+def test_an_invalid_request_id_is_replaced(strict: Gateway, sent: str) -> None:
+    """An id that is unsafe in a log or header, or that may hold a card number, is replaced by a UUID."""
+    headers = {"X-Request-ID": sent.encode()}
     answer = requests.get(f"{strict.api}/payments/1", headers=headers, timeout=10)
     request_id = answer.headers["X-Request-ID"]
     assert str(UUID(request_id)) == request_id == answer.json()["instance"]
     wait_until(lambda: request_id in strict.log)
-    assert not insane or f'"{insane}"' not in strict.log
+    assert not sent or f'"{sent}"' not in strict.log
 
 
-def test_every_answer_has_a_request_id_and_every_problem_names_it(gateway: Gateway, strict: Gateway) -> None:
-    """Whichever layer it comes from; and no two have the same."""
+def test_every_response_has_a_request_id_and_every_problem_names_it(gateway: Gateway, strict: Gateway) -> None:
+    """Responses of every layer have an id, no two have the same, and each is in the log."""
     key, pay = {"Authorization": f"Bearer {KEY}"}, f"{strict.api}/payments"
     ask = partial(requests.request, timeout=30)
     answers = [
@@ -140,8 +140,8 @@ def test_every_answer_has_a_request_id_and_every_problem_names_it(gateway: Gatew
     wait_until(lambda: all(f'"{request_id}"' in strict.log for request_id in [*ids[1:-1], instance]))
 
 
-def test_the_bank_is_told_which_request_it_is() -> None:
-    """By X-Request-ID, and by traceparent when the merchant sent one that is well-formed (W3C Trace Context)."""
+def test_the_bank_gets_the_request_id_and_the_traceparent() -> None:
+    """X-Request-ID is always sent to the bank, traceparent if the merchant's is well-formed (W3C Trace Context)."""
     zeros = ("00-" + "0" * 32 + "-00f067aa0ba902b7-01", "00-4bf92f3577b34da6a3ce929d0e0e4736-" + "0" * 16 + "-01")
     malformed = ["", "00", TRACEPARENT.upper(), TRACEPARENT + "-x y", "ff" + TRACEPARENT[2:], *zeros]
     authorized = reply(200, b'{"authorized": true, "authorization_code": "1"}')
@@ -149,22 +149,24 @@ def test_the_bank_is_told_which_request_it_is() -> None:
         for number, traceparent in enumerate([TRACEPARENT, *malformed]):
             gateway.session.headers.update({"X-Request-ID": f"order-{number}", "traceparent": traceparent})
             assert gateway.pay().status_code == 201
-        got = [dict(re.findall(r"(?im)^(x-request-id|traceparent): *(.*?)\r$", raw.decode())) for raw in bank.requests]
-        told = [{name.lower(): value for name, value in headers.items()} for headers in got]
-        assert [headers.pop("x-request-id") for headers in told] == [f"order-{n}" for n in range(len(told))]
-        assert told[0] == {"traceparent": TRACEPARENT}
-        assert dict(zip(malformed, told[1:], strict=True)) == {wrong: {} for wrong in malformed}
+        found = [
+            dict(re.findall(r"(?im)^(x-request-id|traceparent): *(.*?)\r$", raw.decode())) for raw in bank.requests
+        ]
+        sent = [{name.lower(): value for name, value in headers.items()} for headers in found]
+        assert [headers.pop("x-request-id") for headers in sent] == [f"order-{n}" for n in range(len(sent))]
+        assert sent[0] == {"traceparent": TRACEPARENT}
+        assert dict(zip(malformed, sent[1:], strict=True)) == {traceparent: {} for traceparent in malformed}
 
 
 def start(stdout: int, **settings: str) -> "subprocess.Popen[str]":
-    """Start a gateway whose output nobody collects."""
+    """Start a gateway whose standard output nothing reads."""
     environment = {"PATH": os.environ["PATH"], "PORT": "0", **settings}
     command = [sys.executable, "run.py"]
     return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_reader_that_stops_reading_holds_up_no_request() -> None:
-    """Both pipes are full after a few hundred lines: payments go on, and so does SIGTERM."""
+def test_a_full_output_pipe_delays_no_request() -> None:
+    """Requests are answered and SIGTERM stops the gateway although nothing reads standard output and error."""
     process = start(subprocess.PIPE, LOG_LEVEL="DEBUG")
     assert process.stdout is not None
     try:
@@ -183,26 +185,26 @@ def test_a_reader_that_stops_reading_holds_up_no_request() -> None:
         process.communicate()
 
 
-def test_on_a_terminal_it_is_text_for_people() -> None:
-    """LOG_FORMAT=auto: the banner with a curl to try, and a line of text for each request."""
-    ours, its = pty.openpty()
-    process = start(its)
-    os.close(its)
-    said = b""
+def test_on_a_terminal_the_log_is_text() -> None:
+    """With LOG_FORMAT=auto a terminal shows the banner with its curl command, and one line of text per request."""
+    reader, terminal = pty.openpty()
+    process = start(terminal)
+    os.close(terminal)
+    output = b""
     try:
-        while b"curl" not in said:
-            said += os.read(ours, 65536)
-        banner = said.decode().splitlines()
+        while b"curl" not in output:
+            output += os.read(reader, 65536)
+        banner = output.decode().splitlines()
         assert banner[0] == "Payment gateway"
-        found = re.search(r"API +(\S+)/payments", said.decode())
+        found = re.search(r"API +(\S+)/payments", output.decode())
         assert found is not None
         assert requests.get(f"{found[1]}/payments/{uuid4()}", timeout=10).status_code == 404
-        while b"status=404" not in said:
-            said += os.read(ours, 65536)
-        line = said.decode().splitlines()[-1]
+        while b"status=404" not in output:
+            output += os.read(reader, 65536)
+        line = output.decode().splitlines()[-1]
         assert re.match(r"\d{4}-\S+Z INFO gateway\.access request_id=\S+ merchant=default method=GET ", line)
     finally:
         process.terminate()
         process.communicate(timeout=30)
         with contextlib.suppress(OSError):
-            os.close(ours)
+            os.close(reader)

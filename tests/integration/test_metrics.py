@@ -1,4 +1,4 @@
-"""What /metrics says of a running gateway, and what it never says."""
+"""What /metrics shows of a running gateway, and what it never shows."""
 
 import contextlib
 import hashlib
@@ -24,11 +24,11 @@ from tests.postgres import Postgres
 from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wait_until
 
 KEY = "pgw_test_" + "m" * 43
-SILENT = partial(requests.post, json=valid_payment(card_number=support.SILENT), timeout=60)
+PAY_SILENT = partial(requests.post, json=valid_payment(card_number=support.SILENT), timeout=60)
 
 
-def scraped(gateway: Gateway) -> str:
-    """/metrics, at the address that the gateway told."""
+def scrape(gateway: Gateway) -> str:
+    """Return /metrics from the address in the gateway's banner."""
     found = re.search(r"Metrics (http://\S+/metrics)", gateway.banner)
     assert found is not None, gateway.banner
     answer = requests.get(found[1], timeout=10)
@@ -37,17 +37,17 @@ def scraped(gateway: Gateway) -> str:
 
 
 def samples(gateway: Gateway) -> list[Sample]:
-    return [sample for family in text_string_to_metric_families(scraped(gateway)) for sample in family.samples]
+    return [sample for family in text_string_to_metric_families(scrape(gateway)) for sample in family.samples]
 
 
 def figure(gateway: Gateway, name: str, **labels: str) -> float:
-    """The sum of what there is under this name, without its prefix, and with these labels."""
+    """Return the sum of all samples with these labels of a metric, named without its prefix."""
     found = (sample for sample in samples(gateway) if sample.name == f"payment_gateway_{name}")
     return sum(sample.value for sample in found if labels.items() <= sample.labels.items())
 
 
-def test_requests_and_payments_are_counted_by_what_became_of_them() -> None:
-    """By operation and status, by outcome and currency; a replay is a request, and no payment."""
+def test_requests_and_payments_are_counted_by_their_outcome() -> None:
+    """Requests have an operation and a status, payments an outcome and a currency; a replay is no new payment."""
     digest = hashlib.sha256(KEY.encode()).hexdigest()
     with Gateway(METRICS_PORT="0", key=KEY, API_KEYS=f"acme:{digest}") as gateway:
         count = partial(figure, gateway)
@@ -61,8 +61,8 @@ def test_requests_and_payments_are_counted_by_what_became_of_them() -> None:
         assert gateway.session.put(f"{gateway.root}/{support.AUTHORIZED_CARD}", timeout=10).status_code == 404
 
         statuses = {"201": 7, "202": 1, "400": 1}
-        made = partial(count, "requests_total", operation="create_payment")
-        assert {status: made(status=status) for status in statuses} == statuses
+        answered = partial(count, "requests_total", operation="create_payment")
+        assert {status: answered(status=status) for status in statuses} == statuses
         assert count("requests_total", operation="get_payment", status="404") == 1
         assert count("payments_total", outcome="AUTHORIZED", currency="GBP") == 4
         assert count("payments_total", outcome="DECLINED", currency="USD") == 1
@@ -70,40 +70,40 @@ def test_requests_and_payments_are_counted_by_what_became_of_them() -> None:
         assert count("payments_total") == 6
 
         assert count("request_seconds_count", operation="create_payment") == 9
-        assert count("bank_seconds_count") == 6, "those that the bank was asked for"
+        assert count("bank_seconds_count") == 6, "the bank was asked for six payments"
         assert 0 < count("bank_seconds_sum") <= count("request_seconds_sum", operation="create_payment")
 
         wait_until(lambda: count("resolved_total", outcome="AUTHORIZED") == 1, 20)
-        assert count("payments_total") == 6, "what was PENDING was counted once, as such"
+        assert count("payments_total") == 6, "a payment that was PENDING is counted once, as PENDING"
 
-        told = scraped(gateway)
-        assert not any(secret in told for secret in (support.AUTHORIZED_CARD, KEY, digest, digest[:12]))
+        text = scrape(gateway)
+        assert not any(secret in text for secret in (support.AUTHORIZED_CARD, KEY, digest, digest[:12]))
         labels = [sample.labels for sample in samples(gateway) if sample.name.startswith("payment_gateway_")]
         assert {value for shown in labels for name, value in shown.items() if name != "le"} == {
             *("create_payment", "get_payment", "other", *statuses, "404"),
             *("AUTHORIZED", "DECLINED", "PENDING", "GBP", "USD", "CNY"),
-        }, "nothing that a merchant sent becomes a label"
+        }, "no label has a value that a merchant chose"
 
 
-def test_calls_under_way_and_payments_refused_can_be_seen() -> None:
-    """One call at the bank, one that waits for it, one that is refused; and nothing when all is over."""
+def test_calls_in_progress_and_refused_payments_are_shown() -> None:
+    """With one call in progress and one waiting, the next is counted as refused; both gauges return to 0."""
     settings = {"BANK_CONCURRENCY": "1", "BANK_QUEUE": "1", "BANK_CONNECT_TIMEOUT_S": "20"}
     with Gateway(METRICS_PORT="0", settings=settings) as gateway, ThreadPoolExecutor(2) as pool:
         count = partial(figure, gateway)
         slow = partial(requests.post, json=valid_payment(card_number=support.SLOW), timeout=60)
-        under_way = [pool.submit(slow, f"{gateway.api}/payments") for _ in range(2)]
+        in_progress = [pool.submit(slow, f"{gateway.api}/payments") for _ in range(2)]
         wait_until(lambda: (count("bank_in_flight"), count("bank_queued")) == (1, 1))
         assert count("shed_total") == 0
         refused = gateway.pay()
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
         assert count("shed_total") == 1
-        assert [payment.result().status_code for payment in under_way] == [201, 201]
+        assert [payment.result().status_code for payment in in_progress] == [201, 201]
         wait_until(lambda: (count("bank_in_flight"), count("bank_queued")) == (0, 0))
-        assert count("bank_seconds_sum") > 3.9, "two calls of 2 s; waiting for a place is no time at the bank"
+        assert count("bank_seconds_sum") > 3.9, "two calls take 2 s each; the wait for a slot does not count"
 
 
-def test_retries_and_the_breaker_can_be_seen() -> None:
-    """Two more attempts for each payment, until the breaker opens; then none, until a payment closes it again."""
+def test_retries_and_the_state_of_the_breaker_are_shown() -> None:
+    """Each payment is retried twice until the circuit opens, then not at all; the first that succeeds closes it."""
     settings = {"BANK_RETRIES": "2", "BREAKER_FAILURES": "3", "BREAKER_OPEN_S": "2"}
     with Gateway(METRICS_PORT="0", settings=settings) as gateway:
         seen = []
@@ -115,8 +115,8 @@ def test_retries_and_the_breaker_can_be_seen() -> None:
         assert figure(gateway, "breaker_state") == 0
 
 
-def test_payments_in_doubt_can_be_seen_until_a_person_ends_them() -> None:
-    """Their number and the age of the oldest, which grows."""
+def test_unresolved_payments_are_shown_until_an_operator_settles_them() -> None:
+    """The gauges show the number of unresolved payments and the growing age of the oldest."""
     with scripted_bank(reply(502, b"")) as bank, Gateway(METRICS_PORT="0", BANK_URL=bank.url) as gateway:
         count = partial(figure, gateway)
         assert (count("pending_payments"), count("pending_oldest_age_seconds")) == (0, 0)
@@ -128,18 +128,18 @@ def test_payments_in_doubt_can_be_seen_until_a_person_ends_them() -> None:
             settle = ["--port", port, "settle", payment_id, "declined", "--note", "asked"]
             subprocess.run([sys.executable, "run.py", *settle], cwd=ROOT, check=True, timeout=30)
         wait_until(lambda: (count("pending_payments"), count("pending_oldest_age_seconds")) == (0, 0))
-        assert count("resolved_total") == 0, "those are the ones that the gateway ended by itself"
+        assert count("resolved_total") == 0, "the resolver settled none of them"
 
 
 def workers(gateway: Gateway) -> list[int]:
-    """The processes that serve, by their ids."""
+    """Return the process ids of the gateway's workers."""
     children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextlib.contextmanager
-def without(pid: int) -> Iterator[None]:
-    """While this process is held, the other ones take every connection."""
+def paused(pid: int) -> Iterator[None]:
+    """Pause a worker, so that the other accepts every connection."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -148,14 +148,15 @@ def without(pid: int) -> Iterator[None]:
 
 
 def serves_without(gateway: Gateway, pid: int) -> bool:
-    with without(pid), contextlib.suppress(requests.RequestException):
+    """Return whether the gateway answers while this worker is paused."""
+    with paused(pid), contextlib.suppress(requests.RequestException):
         return requests.get(f"{gateway.root}/health/live", timeout=1).ok
     return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in Linux's /proc")
-def test_with_several_workers_it_is_their_sum_whatever_becomes_of_one(postgresql: Postgres) -> None:
-    """Nothing that was counted is lost with a worker that was killed; what it had under way is gone."""
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test finds the workers in Linux's /proc")
+def test_metrics_are_the_sum_of_all_workers_even_when_one_is_killed(postgresql: Postgres) -> None:
+    """The counts of a killed worker remain in the sum, and its calls in progress no longer count."""
     settings = {"STORE_URL": postgresql.new_database(), "FINGERPRINT_KEY": "0f" * 32, "BANK_TIMEOUT_S": "60"}
     with Gateway(METRICS_PORT="0", WORKERS="2", settings=settings) as gateway, ThreadPoolExecutor(5) as pool:
         count, url = partial(figure, gateway), f"{gateway.api}/payments"
@@ -163,13 +164,13 @@ def test_with_several_workers_it_is_their_sum_whatever_becomes_of_one(postgresql
         one, other = workers(gateway)
         wait_until(lambda: serves_without(gateway, other) and serves_without(gateway, one), 30)
         hanging: list[Future[requests.Response]] = []
-        for held, payments, silent in ((one, 25, 3), (other, 15, 2)):
-            with without(held):
+        for pid, payments, silent in ((one, 25, 3), (other, 15, 2)):
+            with paused(pid):
                 for _ in range(payments):
                     assert requests.post(url, json=valid_payment(), timeout=20).status_code == 201
                 already = len(hanging)
-                hanging += [pool.submit(SILENT, url) for _ in range(silent)]
-                wait_until(lambda wanted=already + silent: count("bank_in_flight") == wanted)  # type: ignore[misc]
+                hanging += [pool.submit(PAY_SILENT, url) for _ in range(silent)]
+                wait_until(lambda expected=already + silent: count("bank_in_flight") == expected)  # type: ignore[misc]
 
         def is_counted(payments: int) -> bool:
             requests_counted = count("requests_total", operation="create_payment", status="201")
@@ -178,20 +179,20 @@ def test_with_several_workers_it_is_their_sum_whatever_becomes_of_one(postgresql
         assert is_counted(40)
         for killed, left in ((other, 2), (one, 0)):
             os.kill(killed, signal.SIGKILL)
-            wait_until(lambda wanted=left: count("bank_in_flight") == wanted)  # type: ignore[misc]
+            wait_until(lambda expected=left: count("bank_in_flight") == expected)  # type: ignore[misc]
             assert is_counted(40)
         assert all(isinstance(payment.exception(), requests.ConnectionError) for payment in hanging)
         wait_until(lambda: support.answers(f"{gateway.root}/health/live"), 30)
         assert requests.post(url, json=valid_payment(), timeout=20).status_code == 201
-        assert is_counted(41), "the workers that took their places go on counting"
+        assert is_counted(41), "the workers that replace them continue the counts"
 
 
-def test_a_busy_metrics_port_is_one_clear_line() -> None:
-    """Not a traceback, and the gateway does not run without what was asked for."""
+def test_a_busy_metrics_port_is_reported_in_one_line() -> None:
+    """The gateway exits with the host, the port and the system's reason, instead of serving without metrics."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = {"PORT": "0", "METRICS_PORT": str(port)}
         command = [sys.executable, "run.py"]
         run = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    why = f"can't listen on HOST 127.0.0.1, METRICS_PORT {port}: Address already in use\n"
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", why)
+    message = f"can't listen on HOST 127.0.0.1, METRICS_PORT {port}: Address already in use\n"
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", message)

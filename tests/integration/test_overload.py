@@ -1,7 +1,7 @@
-"""More payments than can be carried: the surplus is refused at once, the rest are as good as ever.
+"""Overload: surplus payments are refused at once, and the accepted ones are served as usual.
 
-What a gateway can carry is set by the bank here: BANK_CONCURRENCY calls at a time, each of a known
-length. So the figures hold on any machine that can keep up with some hundred requests a second.
+The bank sets the capacity here: BANK_CONCURRENCY calls at a time, each of a known length. The figures therefore hold
+on any machine that can serve a few hundred requests a second.
 """
 
 import http.client
@@ -29,7 +29,7 @@ BODY = json.dumps(valid_payment()).encode()
 
 @dataclass
 class Load:
-    """What came of payments sent at a fixed rate, whether or not earlier ones were answered."""
+    """The results of payments that were sent at a fixed rate, without waiting for earlier ones."""
 
     authorized_s: list[float]
     refused_s: list[float]
@@ -41,6 +41,7 @@ class Load:
 
 
 def send(gateway: Gateway, rate: float, seconds: float) -> Load:
+    """Send `rate` payments a second, and return the results."""
     load, lock, sessions = Load([], [], []), threading.Lock(), threading.local()
 
     def pay() -> None:
@@ -74,8 +75,8 @@ def simulator() -> Iterator[Simulator]:
     running.stop()
 
 
-def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at_once(simulator: Simulator) -> None:
-    """What is accepted is answered in the time of two calls, what is not in milliseconds; reads are fast."""
+def test_at_three_times_the_capacity_the_throughput_stays_and_the_surplus_is_refused(simulator: Simulator) -> None:
+    """An accepted payment takes at most the time of two calls, a refusal milliseconds; reads stay fast."""
     with (
         Gateway(BANK_URL=simulator.url, BANK_CONCURRENCY=str(CONCURRENCY), BANK_QUEUE=str(QUEUE)) as gateway,
         ThreadPoolExecutor(1) as pool,
@@ -92,7 +93,7 @@ def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at
         asked = len(requests.get(f"{simulator.url}/ledger", timeout=10).json())
     assert load.other == peak.other == []
     assert load.throughput(5) > 0.9 * peak.throughput(5)
-    assert asked == len(peak.authorized_s) + len(load.authorized_s), "of the refused the bank was not asked"
+    assert asked == len(peak.authorized_s) + len(load.authorized_s), "the bank is asked for accepted payments only"
     assert max(load.authorized_s) < (1 + QUEUE / CONCURRENCY) * LATENCY_S + 1
     assert sorted(load.refused_s)[len(load.refused_s) // 2] < 0.05
     assert sorted(reads_s)[len(reads_s) // 2] < 0.1
@@ -100,8 +101,8 @@ def test_at_three_times_the_load_the_throughput_stays_and_the_rest_is_refused_at
     assert (load.refusal.json()["code"], load.refusal.headers["Retry-After"]) == ("overloaded", "1")
 
 
-def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them() -> None:
-    """Of a hundred payments that wait for the CPU, some have gone to the bank when they are answered, not all."""
+def test_a_read_and_a_refusal_do_not_wait_for_the_payments_before_them() -> None:
+    """Both are answered before half of a hundred payments, which were sent earlier, have reached the bank."""
     release = threading.Event()
 
     def authorize_later(connection: socket.socket) -> None:
@@ -130,8 +131,8 @@ def test_a_read_and_a_refusal_do_not_wait_for_the_payments_that_came_before_them
     bank.close()
 
 
-def test_clients_that_do_not_wait_are_refused_500_times_a_second_and_not_more() -> None:
-    """Refusing them as often as they come would leave no CPU for the payments that are accepted."""
+def test_clients_that_retry_at_once_are_refused_about_500_times_a_second() -> None:
+    """Twenty clients that ignore Retry-After get at most 1300 refusals in 2 s, which bounds the CPU they cost."""
     release = threading.Event()
 
     def hang_up_later(connection: socket.socket) -> None:
@@ -140,7 +141,7 @@ def test_clients_that_do_not_wait_are_refused_500_times_a_second_and_not_more() 
 
     bank = ScriptedBank(hang_up_later)
     with Gateway(BANK_URL=bank.url, BANK_CONCURRENCY="1", BANK_QUEUE="0") as gateway, ThreadPoolExecutor(21) as pool:
-        under_way = pool.submit(gateway.pay)
+        in_progress = pool.submit(gateway.pay)
         wait_until(lambda: bank.requests)
         until = time.monotonic() + 2
 
@@ -157,17 +158,17 @@ def test_clients_that_do_not_wait_are_refused_500_times_a_second_and_not_more() 
         refused = sum(sending.result() for sending in [pool.submit(send_again_and_again) for _ in range(20)])
         assert 100 < refused < 1300
         release.set()
-        assert under_way.result().status_code == 202
+        assert in_progress.result().status_code == 202
     bank.close()
 
 
-def test_a_refused_payment_is_not_kept(database_url: str) -> None:
-    """Neither it nor its key: it may come again as it is, or another with its key."""
+def test_a_refused_payment_is_not_recorded(database_url: str) -> None:
+    """Its idempotency key stays unused, so another payment may have it."""
     bank = Simulator()
     bank.start()
     settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": "0f" * 32, "BANK_URL": bank.url, "BANK_TIMEOUT_S": "5"}
     with Gateway(settings=settings, BANK_CONCURRENCY="1", BANK_QUEUE="0") as gateway, ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(gateway.pay, card_number=support.SILENT)
+        in_progress = pool.submit(gateway.pay, card_number=support.SILENT)
         wait_until(lambda: requests.get(f"{bank.url}/ledger", timeout=5).json())
 
         def pay(amount: int) -> requests.Response:
@@ -176,14 +177,14 @@ def test_a_refused_payment_is_not_kept(database_url: str) -> None:
             return requests.post(f"{gateway.api}/payments", json=body, headers=headers, timeout=30)
 
         assert pay(1).json()["code"] == "overloaded"
-        assert under_way.result().status_code == 202
+        assert in_progress.result().status_code == 202
         assert pay(2).status_code == 201
         assert len(requests.get(f"{bank.url}/ledger", timeout=5).json()) == 2
     bank.stop()
 
 
-def test_a_dead_bank_costs_milliseconds_after_a_few_failures() -> None:
-    """The breaker opens, lets one payment through at a time, and closes with the first that reaches the bank."""
+def test_payments_to_a_bank_that_is_down_fail_in_milliseconds_once_the_circuit_is_open() -> None:
+    """The circuit opens after BREAKER_FAILURES failures, and closes with the first payment that reaches the bank."""
     with support.free_port() as port:
         pass
     settings = {"BANK_URL": f"http://127.0.0.1:{port}", "BREAKER_FAILURES": "3", "BREAKER_OPEN_S": "1"}
@@ -194,7 +195,7 @@ def test_a_dead_bank_costs_milliseconds_after_a_few_failures() -> None:
         refused = [gateway.pay() for _ in range(10)]
         assert {answer.json()["code"] for answer in refused} == {"bank_unavailable"}
         assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
-        assert time.monotonic() - started < 0.9, "ten without a try, before the next is due"
+        assert time.monotonic() - started < 0.9, "none of the ten is tried before BREAKER_OPEN_S"
         wait_until(lambda: gateway.log.count("the circuit is open") >= 9)
         simulator = Simulator(port=port)
         simulator.start()
@@ -203,8 +204,8 @@ def test_a_dead_bank_costs_milliseconds_after_a_few_failures() -> None:
         simulator.stop()
 
 
-def test_while_one_payment_tries_the_bank_the_others_do_not() -> None:
-    """Half-open, exactly one call reaches a bank that is slow to come back."""
+def test_a_half_open_circuit_lets_exactly_one_call_through() -> None:
+    """While one payment tries a slow bank, the others get a 503 and do not reach it."""
     release = threading.Event()
 
     def fail_then_hang(connection: object) -> None:
@@ -218,17 +219,17 @@ def test_while_one_payment_tries_the_bank_the_others_do_not() -> None:
     settings = {"BANK_URL": bank.url, "BREAKER_FAILURES": "2", "BREAKER_OPEN_S": "0.3", "BANK_RETRIES": "0"}
     with Gateway(settings=settings) as gateway, ThreadPoolExecutor(1) as pool:
         assert [gateway.pay().status_code for _ in range(2)] == [503, 503]
-        probe = pool.submit(lambda: _first_that_is_no_503(gateway))
+        probe = pool.submit(lambda: _first_status_but_503(gateway))
         wait_until(lambda: len(bank.requests) == 3)
         assert {gateway.pay().status_code for _ in range(10)} == {503}
-        assert len(bank.requests) == 3, "no other reached the bank"
+        assert len(bank.requests) == 3, "no other payment reached the bank"
         release.set()
         assert probe.result() == 201
         assert gateway.pay().status_code == 201
     bank.close()
 
 
-def _first_that_is_no_503(gateway: Gateway) -> int:
+def _first_status_but_503(gateway: Gateway) -> int:
     while True:
         answer = requests.post(f"{gateway.api}/payments", json=valid_payment(), timeout=30)
         if answer.status_code != 503:
@@ -239,8 +240,8 @@ def _first_that_is_no_503(gateway: Gateway) -> int:
 @pytest.mark.parametrize(
     "answer", [reply(500, b""), reply(200, b"?"), reply(400, b""), reply(200, b'{"authorized": false}')]
 )
-def test_an_answer_of_any_kind_is_no_failure_of_the_connection(answer: object) -> None:
-    """Declines, refusals and payments in doubt leave the breaker closed: the bank is asked each time."""
+def test_a_reply_other_than_503_does_not_open_the_circuit(answer: object) -> None:
+    """After a decline, a refusal or an unreadable reply the bank is still asked for each payment."""
     bank = ScriptedBank(answer)  # type: ignore[arg-type]
     with Gateway(BANK_URL=bank.url, BREAKER_FAILURES="1") as gateway:
         for number in range(4):

@@ -1,4 +1,4 @@
-"""How much a merchant may ask for: alone, shared by processes in a Redis, and when the Redis is gone."""
+"""Rate limits: in one process, shared by processes through a Redis, and without that Redis."""
 
 import hashlib
 import re
@@ -25,44 +25,44 @@ def pay(gateway: Gateway, merchant: str = "acme") -> requests.Response:
     return requests.post(f"{gateway.api}/payments", json=valid_payment(), headers=headers, timeout=30)
 
 
-def told(answer: requests.Response) -> tuple[str, int, int]:
-    """What RateLimit says: which limit, how many requests are left, for how many seconds."""
+def limit_of(answer: requests.Response) -> tuple[str, int, int]:
+    """Return what RateLimit says: the limit's name, how many requests are left, and for how many seconds."""
     found = re.fullmatch(r'"([\w-]+)";r=(\d+);t=(\d+)', answer.headers["RateLimit"])
     assert found is not None
     return found[1], int(found[2]), int(found[3])
 
 
-def test_a_merchant_gets_its_rate_and_then_429_until_the_time_that_is_said() -> None:
-    """Each merchant its own; refused, it is told what was agreed on, what is left, and when to come again."""
+def test_a_merchant_beyond_its_rate_gets_429_until_retry_after() -> None:
+    """Each merchant has its own limit, and RateLimit, RateLimit-Policy and Retry-After say what is left of it."""
     with Gateway(API_KEYS=API_KEYS, RATE_LIMIT="3/2second;100/hour") as gateway:
         answers = [pay(gateway) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [201] * 3
-        assert [told(answer)[:2] for answer in answers] == [("3-per-2second", left) for left in (2, 1, 0)]
+        assert [limit_of(answer)[:2] for answer in answers] == [("3-per-2second", left) for left in (2, 1, 0)]
         assert answers[0].headers["RateLimit-Policy"] == '"3-per-2second";q=3;w=2, "100-per-hour";q=100;w=3600'
         refused = pay(gateway)
         assert (refused.status_code, refused.json()["code"]) == (429, "rate_limited")
-        assert told(refused)[1] == 0
+        assert limit_of(refused)[1] == 0
         assert pay(gateway, "other").status_code == 201
         assert requests.get(f"{gateway.root}/health/ready", timeout=10).status_code == 200
-        time.sleep(int(refused.headers["Retry-After"]))  # as it says
+        time.sleep(int(refused.headers["Retry-After"]))  # the time under test
         assert pay(gateway).status_code == 201
-        asked = requests.get(
+        read = requests.get(
             gateway.root + answers[0].headers["Location"], headers=answers[0].request.headers, timeout=10
         )
-        assert told(asked)[1] == 1, "GET counts too"
+        assert limit_of(read)[1] == 1, "GET counts, too"
 
 
-def test_a_refused_key_is_not_counted() -> None:
-    """Nobody can use up a merchant's rate without its key."""
+def test_a_request_with_an_invalid_key_is_not_counted() -> None:
+    """Without a merchant's key nobody can use up its rate."""
     with Gateway(API_KEYS=API_KEYS, RATE_LIMIT="2/minute") as gateway:
         for _ in range(5):
             answer = requests.get(f"{gateway.api}/payments/x", headers={"Authorization": "Bearer acme"}, timeout=10)
             assert answer.status_code == 401
-        assert told(pay(gateway))[1] == 1
+        assert limit_of(pay(gateway))[1] == 1
 
 
-def test_without_a_limit_nothing_is_said_of_one(gateway: Gateway) -> None:
-    """RATE_LIMIT is off by default."""
+def test_without_a_limit_there_are_no_rate_limit_headers(gateway: Gateway) -> None:
+    """RATE_LIMIT is unset by default."""
     assert not [name for name in gateway.pay().headers if name.lower().startswith("ratelimit")]
 
 
@@ -70,7 +70,7 @@ def test_without_a_limit_nothing_is_said_of_one(gateway: Gateway) -> None:
 def redis_url(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A Redis of the test's own, and its process."""
     if shutil.which("redis-server") is None:
-        pytest.skip("there is no redis-server on this machine")
+        pytest.skip("redis-server is not installed")
     with support.free_port() as port:
         pass
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
@@ -89,7 +89,7 @@ def _pings(client: "redis.Redis") -> bool:
 
 
 def test_processes_that_share_a_redis_share_the_rate(redis_url: tuple[str, "subprocess.Popen[bytes]"]) -> None:
-    """Ten requests to two gateways at 5 a minute: five get through. And without the Redis, all do."""
+    """Two gateways with a limit of 5 together accept 5 of 10 requests; when the Redis is gone, they accept all."""
     url, server = redis_url
     settings = {"API_KEYS": API_KEYS, "RATE_LIMIT": "5/minute", "RATE_LIMIT_STORE": url}
     with Gateway(settings=settings) as one, Gateway(settings=settings) as two:
@@ -100,13 +100,13 @@ def test_processes_that_share_a_redis_share_the_rate(redis_url: tuple[str, "subp
         started = time.monotonic()
         answers = [pay(one) for _ in range(10)]
         assert [answer.status_code for answer in answers] == [201] * 10
-        assert time.monotonic() - started < 5, "one wait of 0.25 s a second at most"
+        assert time.monotonic() - started < 5, "at most one request a second waits 0.25 s for the Redis"
         assert "RateLimit" not in answers[-1].headers
         assert "requests are not counted" in one.log
 
 
-def test_a_redis_that_hangs_holds_up_nobody(redis_url: tuple[str, "subprocess.Popen[bytes]"]) -> None:
-    """Frozen, it costs a request a quarter of a second, once a second; back, it counts again."""
+def test_a_redis_that_hangs_does_not_block_requests(redis_url: tuple[str, "subprocess.Popen[bytes]"]) -> None:
+    """One request a second waits 0.25 s for it, none is refused, and when it answers again, it counts again."""
     url, server = redis_url
     with Gateway(API_KEYS=API_KEYS, RATE_LIMIT="1/hour", RATE_LIMIT_STORE=url) as gateway:
         assert [pay(gateway).status_code for _ in range(2)] == [201, 429]

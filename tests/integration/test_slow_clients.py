@@ -1,4 +1,4 @@
-"""Clients that hold connections open, on purpose or not: each is cut off, and nobody else notices."""
+"""Clients that hold connections open, on purpose or not: each is cut off, and no other client is delayed."""
 
 import contextlib
 import itertools
@@ -13,7 +13,7 @@ import pytest
 
 from tests.support import Gateway
 
-# How long a connection may be held, and how long an answer may take meanwhile.
+# Seconds that a connection may be held, and that a response to another client may take meanwhile.
 CUT_OFF_S = 30
 ANSWER_S = 3
 
@@ -22,8 +22,8 @@ DRIP_S = 1
 BODY = "Host: x\r\nContent-Length: 10000\r\n"
 JSON = "Content-Type: application/json\r\n"
 
-# What they send at once, and then each second. A body is dripped where it is waited for, and where the
-# answer does not wait for it.
+# What the clients send at once, and then every DRIP_S. Some send a body that the gateway reads, others one that it
+# does not need for its answer.
 IDLE = {"idle": ("", "")}
 HEADS = {
     "method": ("", "G"),
@@ -45,7 +45,7 @@ SMALL = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Client:
-    """A connection that is held; one that never reads learns only by sending that it was cut off."""
+    """A held connection. A client that never reads notices only when it sends that it was cut off."""
 
     def __init__(self, gateway: Gateway, kind: str, first: str, drip: str, *, reads: bool = True) -> None:
         self.kind = kind
@@ -53,7 +53,7 @@ class Client:
         self._reads = reads
         self._connection = socket.socket()
         if not reads:
-            # What the kernel keeps for this connection, on both its ends, is as little as can be.
+            # The kernel buffers as little as possible on both ends.
             self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
         host, port = gateway.root.removeprefix("http://").split(":")
@@ -75,11 +75,11 @@ class Client:
 
     @property
     def held_s(self) -> float:
-        """How long it has been held."""
+        """Seconds from the connection's start to its end, or to now."""
         return (self._ended or time.monotonic()) - self._started
 
-    def go_on(self) -> None:
-        """Send what is next, and read what is there."""
+    def proceed(self) -> None:
+        """Send the next bytes, and read what has arrived."""
         if self._ended is not None:
             return
         try:
@@ -95,20 +95,20 @@ class Client:
 
 
 def clients(gateway: Gateway) -> Iterator[Client]:
-    """Connect 500 that dawdle in every way there is, and a few that are worse."""
+    """Connect 500 clients that are slow in different ways, and a few that never read."""
     for kinds, count in ((IDLE, 166), (HEADS, 167), (BODIES, 167), (BLANKS, 5)):
         for (kind, (first, drip)), _ in zip(itertools.cycle(kinds.items()), range(count), strict=False):
             yield Client(gateway, kind, first, drip)
     for _ in range(5):
         yield Client(gateway, "reads nothing", LARGE * 50, "\r\n", reads=False)
-    # For some of these the last answers fit into no buffer of the kernel's, and do not fill the gateway's own.
+    # With some of these counts the last responses overflow the kernel's buffers but do not fill the gateway's own.
     for count in range(1, 17):
         yield Client(gateway, f"reads nothing of {count}", SMALL * count, "\r\n", reads=False)
 
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """This process may open as many files as this test needs."""
+    """Raise this process's limit of open files to what the test needs."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 4096), hard))
     yield
@@ -116,8 +116,8 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_500_slow_clients_are_cut_off_and_hold_up_nobody() -> None:
-    """Each within 30 s of its start, and all the while payments and GETs are answered at once."""
+def test_500_slow_clients_are_cut_off_and_delay_no_other_client() -> None:
+    """Each is cut off within CUT_OFF_S, and all the while payments and reads are answered within ANSWER_S."""
     with Gateway() as gateway, contextlib.ExitStack() as connections:
         held = [connections.enter_context(each) for each in clients(gateway)]
         started, took_s = time.monotonic(), []
@@ -127,9 +127,9 @@ def test_500_slow_clients_are_cut_off_and_hold_up_nobody() -> None:
             assert gateway.find(paid.json()["id"]).json()["status"] == "AUTHORIZED"
             took_s.append(time.monotonic() - asked)
             for each in held:
-                each.go_on()
+                each.proceed()
             if len(took_s) == 1:
-                assert all(each.is_held for each in held), "they are there all at once"
+                assert all(each.is_held for each in held), "all are connected at the same time"
             time.sleep(max(0, asked + DRIP_S - time.monotonic()))
         late = Counter(each.kind for each in held if each.is_held or each.held_s > CUT_OFF_S)
         assert late == Counter()
