@@ -195,7 +195,7 @@ def test_an_invalid_setting_is_reported_in_one_line() -> None:
 
 
 def test_help_lists_the_settings() -> None:
-    """`run.py --help` shows settings of every package, and the options that override them."""
+    """`run.py --help` shows the settings, and the options that override some of them."""
     run = _run("--help")
     assert run.returncode == 0
     for name in ("BANK_URL", "BANK_TIMEOUT_S", "SUPPORTED_CURRENCIES", "STORE_URL", "WORKERS", "--bank-url"):

@@ -1,4 +1,4 @@
-"""The settings: defaults, where they come from, and that a wrong one is told in one line."""
+"""The settings: their defaults and sources, and one line for each invalid value."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +14,17 @@ from tests.support import ROOT
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting and no .env but the test's own."""
+    """Leave a test no setting and no .env but its own."""
     monkeypatch.chdir(tmp_path)
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_the_defaults_are_the_documented_ones() -> None:
-    """Nothing set: the simulator, memory, loopback."""
+    """When nothing is set, the gateway uses the simulator, memory and loopback."""
     loaded = config.load()
     assert len(loaded.fingerprint_key) == 32
-    assert loaded != config.load(), "memory makes a fingerprint key of its own each time"
+    assert loaded != config.load(), "with memory each start makes a new fingerprint key"
     assert replace(loaded, fingerprint_key=b"") == Config(
         bank_url=None,
         bank_connect_timeout_s=2,
@@ -56,14 +56,15 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 
 def test_env_example_lists_every_setting_with_its_default() -> None:
-    """The file and the table say the same."""
+    """The file is what `python config.py` prints, and has each setting's name and default."""
+    assert (ROOT / ".env.example").read_text() == config.env_example()
     assert dotenv_values(ROOT / ".env.example") == {name: setting.default for name, setting in SETTINGS.items()}
 
 
-def test_the_command_line_goes_over_the_environment_over_the_file(
+def test_the_command_line_overrides_the_environment_and_the_environment_overrides_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Four sources, the nearest wins."""
+    """A setting has the value of the first source that sets it; the last source is its default."""
     (tmp_path / ".env").write_text("PORT=1\nHOST=192.0.2.1\nBANK_RETRIES=1\n")
     monkeypatch.setenv("PORT", "2")
     monkeypatch.setenv("HOST", "192.0.2.2")
@@ -71,8 +72,8 @@ def test_the_command_line_goes_over_the_environment_over_the_file(
     assert (loaded.port, loaded.host, loaded.bank_retries, loaded.bank_concurrency) == (3, "192.0.2.2", 1, 128)
 
 
-def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`BANK_URL=` in a file or a shell does not mean an empty URL."""
+def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that is empty in the environment has its default."""
     for name in SETTINGS:
         monkeypatch.setenv(name, "")
     assert config.load().port == 8000
@@ -113,10 +114,10 @@ def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None
         *[("METRICS_PORT", value) for value in ("-1", "65536", "x")],
     ],
 )
-def test_a_wrong_value_is_one_line_that_says_what_is_allowed(
+def test_an_invalid_value_is_one_line_that_says_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """The variable, the problem, what is allowed, and never a password."""
+    """The line names the setting, the problem and what is allowed, and never holds a password."""
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError) as caught:
         config.load()
@@ -127,8 +128,8 @@ def test_a_wrong_value_is_one_line_that_says_what_is_allowed(
     assert "secret" not in message
 
 
-def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line each."""
+def test_all_invalid_values_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has one line for each invalid setting."""
     monkeypatch.setenv("PORT", "x")
     monkeypatch.setenv("LOG_LEVEL", "x")
     with pytest.raises(ConfigError) as caught:
@@ -137,14 +138,14 @@ def test_every_wrong_value_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_several_workers_cannot_share_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each process would know only its own payments."""
+    """WORKERS above 1 is refused with STORE_URL=memory:, because each process would have its own payments."""
     monkeypatch.setenv("WORKERS", "2")
     with pytest.raises(ConfigError, match=r"^WORKERS .*STORE_URL=memory:.*allowed: 1"):
         config.load()
 
 
 def test_several_workers_cannot_share_a_rate_limit_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each would let the whole rate through."""
+    """WORKERS above 1 need a Redis for RATE_LIMIT, because each process would allow the whole rate."""
     for name, value in (("WORKERS", "2"), ("RATE_LIMIT", "5/second"), ("STORE_URL", "sqlite:///p.db")):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("FINGERPRINT_KEY", "0f" * 32)
@@ -154,10 +155,10 @@ def test_several_workers_cannot_share_a_rate_limit_in_memory(monkeypatch: pytest
     assert [item.amount for item in config.load().rate_limit] == [5]
 
 
-def test_a_certificate_for_the_bank_needs_a_bank_at_https(
+def test_a_certificate_for_the_bank_requires_an_https_bank(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """It would be shown to nobody."""
+    """BANK_CLIENT_CERT is refused without an https BANK_URL, because it would never be presented."""
     certificate = tmp_path / "client.pem"
     authority.issue_cert("gateway.test").private_key_and_cert_chain_pem.write_to_path(str(certificate))
     monkeypatch.setenv("BANK_CLIENT_CERT", str(certificate))
@@ -167,10 +168,8 @@ def test_a_certificate_for_the_bank_needs_a_bank_at_https(
     assert config.load().bank_client_cert == str(certificate)
 
 
-def test_a_certificate_and_its_key_go_together(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA
-) -> None:
-    """Both, and of each other."""
+def test_a_certificate_requires_its_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: trustme.CA) -> None:
+    """TLS_CERT is refused without TLS_KEY, with a missing file, and with the key of another certificate."""
     issued, other = authority.issue_cert("gateway.test"), authority.issue_cert("gateway.test")
     issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -184,23 +183,23 @@ def test_a_certificate_and_its_key_go_together(
     assert config.load().tls_cert == str(tmp_path / "cert.pem")
 
 
-def test_merchants_are_known_by_the_digests_of_their_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A merchant may have several; the digests are not shown."""
+def test_api_keys_map_digests_to_merchants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A merchant may have several keys, and repr() shows none of the digests."""
     monkeypatch.setenv("API_KEYS", f"acme:{'a' * 64}, acme:{'b' * 64},other.shop:{'c' * 64}")
     loaded = config.load()
     assert loaded.api_keys == {"a" * 64: "acme", "b" * 64: "acme", "c" * 64: "other.shop"}
     assert "aaaa" not in repr(loaded)
 
 
-def test_currencies_replace_the_contracts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order given; spaces around commas do no harm."""
+def test_supported_currencies_are_read_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The codes keep the order of the setting, and spaces after commas are ignored."""
     monkeypatch.setenv("SUPPORTED_CURRENCIES", "JPY, XAF,EUR")
     assert config.load().supported_currencies == ("JPY", "XAF", "EUR")
 
 
 @pytest.mark.parametrize("url", ["sqlite:///payments.db", "postgresql+psycopg://u:secret@h/d"])
-def test_a_database_needs_a_fingerprint_key(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """One line that says how to make one."""
+def test_a_database_requires_a_fingerprint_key(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The error says how to make a key, and repr() shows neither the key nor the database's password."""
     monkeypatch.setenv("STORE_URL", url)
     with pytest.raises(ConfigError, match=r"^FINGERPRINT_KEY is not set.*openssl rand -hex 32`$"):
         config.load()

@@ -1,4 +1,4 @@
-"""No card number is readable in what is logged, however it got there; and nothing else is made unreadable."""
+"""The log filter masks every card number, wherever it is in a line, and changes nothing else."""
 
 import json
 import random
@@ -12,8 +12,8 @@ import pytest
 from telemetry.masking import holds_card_number, mask
 from tests.support import ROOT
 
-# Test card numbers that schemes and acquirers publish; those of 17 to 19 digits of Maestro are made up, and no
-# shorter part of them would pass for a card number.
+# Test card numbers that schemes and acquirers publish. Those of Maestro with 17 to 19 digits are made up; no shorter
+# part of them passes Luhn's check.
 CARDS = {
     "Visa 13": "4222222222222",
     "Visa 16": "4111111111111111",
@@ -30,12 +30,12 @@ CARDS = {
     "Maestro 19": "5018444223047813893",
     "UnionPay 19": "6205500000000000004",
 }
-# Runs of 13 digits that their last one does not fit; of longer ones some part may fit by chance.
-NO_CARDS = ("4222222222223", "0000000000001", "1234567890123", "4222-222-222-223")
+# Runs of 13 digits that fail Luhn's check. A part of a longer run may pass it by chance.
+NOT_CARDS = ("4222222222223", "0000000000001", "1234567890123", "4222-222-222-223")
 
 
 def grouped(card: str, separator: str) -> str:
-    """As people and card terminals write it."""
+    """Return a card number in groups of four digits, as people write it."""
     return separator.join(card[start : start + 4] for start in range(0, len(card), 4))
 
 
@@ -66,17 +66,17 @@ def words(text: str) -> str:
         "(\n{}\n)",
     ],
 )
-def test_a_card_number_is_masked_wherever_it_stands(card: str, around: str) -> None:
-    """Alone, in JSON, in a query, glued to letters or to more digits, in groups or in one."""
+def test_a_card_number_is_masked_in_every_context(card: str, around: str) -> None:
+    """It is masked alone, in JSON, in a query, next to letters or other digits, and with every separator."""
     for separator in ("", " ", "-", ".", "_", "~", "/", "--", "- "):
         masked = mask(around.format(grouped(card, separator)))
         assert masked.count("*") >= len(card)
-        assert digits(masked) in {"", "7", "77"}, "what it was glued to may look like a part of it"
+        assert digits(masked) in {"", "7", "77"}, "digits next to it may be masked, too"
         assert words(masked) == words(around.format(""))
 
 
-def test_a_card_number_with_any_one_separator_between_any_two_digits_is_masked() -> None:
-    """Whoever types it."""
+def test_a_card_number_with_separators_at_random_places_is_masked() -> None:
+    """Each pair of digits may have a separator between them or none."""
     chance = random.Random(1)
     for _ in range(2000):
         card = chance.choice(list(CARDS.values()))
@@ -85,8 +85,8 @@ def test_a_card_number_with_any_one_separator_between_any_two_digits_is_masked()
         assert holds_card_number(text)
 
 
-def test_every_number_of_13_to_19_digits_that_a_check_digit_fits_is_masked() -> None:
-    """Whichever scheme it is of; and of ten numbers of 13 digits nine, which no check digit fits, are left."""
+def test_every_number_of_13_to_19_digits_that_passes_luhns_check_is_masked() -> None:
+    """Numbers of every prefix are masked; of ten numbers of 13 digits, the nine with a wrong check digit are not."""
     chance = random.Random(2)
     for length in range(13, 20):
         for _ in range(200):
@@ -98,8 +98,8 @@ def test_every_number_of_13_to_19_digits_that_a_check_digit_fits_is_masked() -> 
                 assert sum(stem in left for left in masked) == 9
 
 
-def test_a_uuid_is_left_alone() -> None:
-    """Payments are found by it. Also one made of digits only, and also next to other numbers."""
+def test_a_uuid_is_never_masked() -> None:
+    """Ids of payments stay readable, even those of decimal digits only and those next to other numbers."""
     chance = random.Random(3)
     uuids = [uuid4() for _ in range(5000)]
     uuids += [UUID(int=int("".join(chance.choices("0123456789", k=32)), 16)) for _ in range(5000)]
@@ -112,7 +112,7 @@ def test_a_uuid_is_left_alone() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *NO_CARDS,
+        *NOT_CARDS,
         "2026-11-22T19:36:47.206186Z",
         "2026-11-22 19:36:47,206",
         '{"amount": 999999999999, "currency": "GBP", "expiry_month": 12, "expiry_year": 2099}',
@@ -124,8 +124,8 @@ def test_a_uuid_is_left_alone() -> None:
         "no digits",
     ],
 )
-def test_what_is_no_card_number_is_left_alone(text: str) -> None:
-    """Times, amounts, addresses, the last four digits, and digits that no check digit fits."""
+def test_text_without_a_card_number_is_not_changed(text: str) -> None:
+    """Times, amounts, addresses, last four digits and numbers that fail Luhn's check stay as they are."""
     assert mask(text) == text
     assert not holds_card_number(text)
 
@@ -149,25 +149,27 @@ for name in ("urllib3", "asyncio", "some.library", "gateway.payments", "gateway.
         fail(CARD)
     except ValueError as error:
         log.exception("in the exception")
-        log.error("in the exception's words: %s", error, stack_info=True)
+        log.error("in the exception's message: %s", error, stack_info=True)
         asyncio.run(problems.render(ConnexionRequest({"type": "http"}), error))
 logs.close()
 """
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_what_is_logged_holds_no_card_number(log_format: str) -> None:
-    """A library's messages are withheld, the gateway's own are masked, and a traceback shows no values."""
+def test_no_log_line_holds_a_card_number(log_format: str) -> None:
+    """Messages of libraries are withheld, those of the gateway are masked, and tracebacks show no values."""
     command = [sys.executable, "-W", "ignore", "-c", LOGGED, log_format]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     written = run.stdout + run.stderr
     assert "1111" not in written
-    assert "no such card: ****************" in written, "the gateway's own words, where it says them"
-    assert written.count("in the message") == written.count("in the arguments") == 2, "the gateway's own loggers"
+    assert "no such card: ****************" in written, "the gateway's own message is masked"
+    assert written.count("in the message") == written.count("in the arguments") == 2, (
+        "only the gateway's own loggers show messages"
+    )
     assert "****-****-****-**** {'card': '****************'}" in written
     assert written.count("message withheld") == 3 * 4
     assert written.count("unhandled ValueError") == 5
-    assert ", in fail" in written, "where it happened"
+    assert ", in fail" in written, "the traceback names the function"
     assert "Logging error" not in written
     if log_format == "json":
         lines = [json.loads(line) for line in written.splitlines()]

@@ -1,4 +1,4 @@
-"""Errors become problem documents: one shape, and nothing of what was sent or of what went wrong inside."""
+"""Errors become problem documents of one shape, which repeat nothing that was sent and show nothing internal."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def rendered(error: Exception) -> tuple[int, dict[str, Any], Headers]:
 
 @pytest.mark.parametrize("code", list(Code))
 def test_every_code_has_its_document(code: Code) -> None:
-    """type, title, status, detail, code; the HTTP status is the document's."""
+    """The document has the title and detail of the table, and its status is the HTTP status."""
     status, document, headers = rendered(Problem(code))
     assert headers["Content-Type"] == "application/problem+json"
     assert document == {
@@ -43,7 +43,7 @@ def test_every_code_has_its_document(code: Code) -> None:
     ("error", "status", "code"),
     [
         (bank.NotReached("the bank answered 503"), 503, "bank_unavailable"),
-        (bank.Overloaded("too many payments are under way"), 503, "overloaded"),
+        (bank.Overloaded("too many payments are in progress"), 503, "overloaded"),
         (bank.Refused("the bank answered 403"), 500, "internal_error"),
         (HTTPException(404), 404, "not_found"),
         (HTTPException(405), 405, "method_not_allowed"),
@@ -53,32 +53,32 @@ def test_every_code_has_its_document(code: Code) -> None:
         (ValueError(CARD_NUMBER), 500, "internal_error"),
     ],
 )
-def test_an_error_becomes_its_problem_and_shows_nothing_else(
+def test_an_error_becomes_its_problem(
     caplog: pytest.LogCaptureFixture, error: Exception, status: int, code: str
 ) -> None:
-    """Neither the bank's status nor an exception's own words, in the answer or in the log."""
+    """The document shows neither the bank's status nor the exception's message, and the log no card number."""
     with caplog.at_level(logging.DEBUG):
         answered, document, _ = rendered(error)
     assert (answered, document["code"]) == (status, code)
-    del document["instance"]  # a random one, with any digits
-    for words in (CARD_NUMBER, "403", "answered"):
-        assert words not in json.dumps(document)
+    del document["instance"]  # a random id, which may contain any digits
+    for text in (CARD_NUMBER, "403", "answered"):
+        assert text not in json.dumps(document)
     assert CARD_NUMBER not in caplog.text
 
 
-def test_retry_after_comes_with_bank_unavailable() -> None:
-    """In seconds, as the contract says."""
+def test_bank_unavailable_has_retry_after() -> None:
+    """The header has a number of seconds, as the contract says."""
     assert rendered(bank.NotReached("x"))[2]["Retry-After"] == "5"
 
 
 def test_405_always_has_allow() -> None:
-    """RFC 9110, 15.5.6: also where the framework forgets it."""
+    """A 405 without Allow gets one (RFC 9110, 15.5.6), and one with Allow keeps it."""
     assert rendered(HTTPException(405))[2]["Allow"] == "GET, HEAD"
     assert rendered(HTTPException(405, headers={"Allow": "POST"}))[2]["Allow"] == "POST"
 
 
 def test_an_unhandled_error_is_logged_with_its_place_and_not_its_message(caplog: pytest.LogCaptureFixture) -> None:
-    """An operator finds the line; the message may quote the card."""
+    """The log has the error's type and traceback, but not its message, which may quote a card number."""
     try:
         int(CARD_NUMBER + "x")
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The validator: every error of a request in one message, in words taken from the contract."""
+"""The validator: it reports every error of a request at once, in words that come from the contract."""
 
 import copy
 from datetime import date
@@ -18,7 +18,7 @@ CONTRACT = Contract((), lambda: TODAY, lambda: False)
 
 
 def schema(today: date = TODAY) -> dict[str, Any]:
-    """The schema of a new payment as Connexion hands it over: with its references resolved."""
+    """Return the schema of a new payment with its references resolved, as Connexion passes it."""
     contract = Contract((), lambda: today, lambda: False)
     schemas = contract.document["components"]["schemas"]
     new_payment = copy.deepcopy(schemas["NewPayment"])
@@ -27,6 +27,7 @@ def schema(today: date = TODAY) -> dict[str, Any]:
 
 
 def problem(sent: Any, today: date = TODAY) -> Problem | None:
+    """Return what validating a body raises, None for a valid one."""
     try:
         validation.raise_if(validation.Schema(schema(today)).find_errors(sent), CONTRACT.max_errors)
     except Problem as raised:
@@ -35,18 +36,18 @@ def problem(sent: Any, today: date = TODAY) -> Problem | None:
 
 
 def errors(sent: Any, today: date = TODAY) -> dict[str, str]:
-    """Field and code of every error."""
+    """Return the code of each invalid field of a body."""
     raised = problem(sent, today)
     return {error["field"]: error["code"] for error in raised.errors or []} if raised else {}
 
 
 def test_a_valid_payment_has_no_errors() -> None:
-    """The builder that the other tests change makes valid payments."""
+    """The payment that the other tests change is valid."""
     assert problem(valid_payment()) is None
 
 
-def test_six_wrong_fields_are_six_errors_in_the_contracts_order() -> None:
-    """Wrong type, missing, unknown, enum, bounds and the expiry rule together, in one message."""
+def test_all_invalid_fields_are_reported_in_the_contracts_order() -> None:
+    """One problem lists errors of type, bounds, expiry and enum, a missing field and, last, an unknown one."""
     sent = {
         "surprise": 1,
         "amount": 0,
@@ -97,8 +98,8 @@ def test_six_wrong_fields_are_six_errors_in_the_contracts_order() -> None:
         ("cvv", 123, "wrong_type"),
     ],
 )
-def test_a_field_out_of_bounds_is_one_error(field: str, value: Any, code: str) -> None:
-    """One wrong field is one error, whatever rules it breaks at once."""
+def test_an_invalid_field_is_one_error(field: str, value: Any, code: str) -> None:
+    """A field has one error, with one code, even if it breaks several rules."""
     assert errors({**valid_payment(), field: value}) == {field: code}
 
 
@@ -115,13 +116,13 @@ def test_a_field_out_of_bounds_is_one_error(field: str, value: Any, code: str) -
     ],
 )
 def test_the_bounds_themselves_are_valid(changes: dict[str, Any]) -> None:
-    """Each limit is inclusive."""
+    """Each limit of a length or a number is inclusive."""
     assert problem(valid_payment(**changes)) is None
 
 
 @pytest.mark.parametrize("field", list(valid_payment()))
 def test_every_field_is_required(field: str) -> None:
-    """A missing field is named, and what is wanted of it."""
+    """A missing field is an error of this field."""
     assert errors(valid_payment(**{field: None})) == {field: "required"}
 
 
@@ -140,13 +141,13 @@ def test_every_field_is_required(field: str) -> None:
     ],
 )
 def test_a_card_is_valid_to_the_end_of_its_month(*, today: date, month: int, year: int, valid: bool) -> None:
-    """The rule follows the calendar."""
+    """A card is accepted on the last day of its month, and expired on the next day."""
     expected = {} if valid else {"expiry_year": "expired"}
     assert errors(valid_payment(expiry_month=month, expiry_year=year), today) == expected
 
 
-def test_a_past_year_is_expired_whatever_the_month() -> None:
-    """A missing month does not hide an expired year."""
+def test_a_past_year_is_expired_even_without_a_month() -> None:
+    """A missing month is reported together with the expired year."""
     assert errors(valid_payment(expiry_month=None, expiry_year=2020)) == {
         "expiry_month": "required",
         "expiry_year": "expired",
@@ -154,13 +155,13 @@ def test_a_past_year_is_expired_whatever_the_month() -> None:
 
 
 @pytest.mark.parametrize("sent", [None, [], "text", 1, True, [valid_payment()]])
-def test_a_body_that_is_no_object_is_one_error(sent: Any) -> None:
-    """There are no fields to name."""
+def test_a_body_that_is_not_an_object_is_one_error(sent: Any) -> None:
+    """The error names the body, because there are no fields."""
     assert errors(sent) == {"(body)": "wrong_type"}
 
 
-def test_unknown_names_are_repeated_only_as_plain_words() -> None:
-    """A name may hold a card number as well as a value may."""
+def test_unknown_field_names_are_repeated_only_if_they_are_plain_words() -> None:
+    """Any other name is replaced, because it may hold a card number."""
     sent = valid_payment(card="x", **{"4242424242424242": 1, "card 4242": 2, "": 3, "x" * 41: 4, "cvv\n": 5})
     raised = problem(sent)
     assert raised is not None
@@ -169,7 +170,7 @@ def test_unknown_names_are_repeated_only_as_plain_words() -> None:
 
 
 def test_the_list_of_errors_is_bounded() -> None:
-    """As the contract says; what is left out is counted."""
+    """The list is as long as the contract allows, and the detail counts the errors that it leaves out."""
     raised = problem(dict.fromkeys((f"field_{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(200)), 1))
     assert raised is not None
     assert raised.errors is not None
@@ -201,8 +202,8 @@ def test_the_list_of_errors_is_bounded() -> None:
         b'{"a": "\t"}',
     ],
 )
-def test_what_is_not_strict_json_is_malformed(body: bytes) -> None:
-    """And no error in the chain carries the body, as Python's own would."""
+def test_a_body_that_is_not_strict_json_is_malformed(body: bytes) -> None:
+    """No exception in the chain holds the body, as the parser's own would."""
     with pytest.raises(Problem) as caught:
         parse(body)
     assert caught.value.code is Code.MALFORMED_JSON
@@ -221,7 +222,7 @@ def test_what_is_not_strict_json_is_malformed(body: bytes) -> None:
     ],
 )
 def test_messages_follow_the_schema(changes: dict[str, int], message: str) -> None:
-    """Whatever limits the YAML has, the words say them."""
+    """The message states the limits of the schema."""
     loose = {"type": "object", "properties": {"n": {"type": "integer", **changes}}}
     assert validation.Schema(loose).find_errors({"n": "x"}) == [
         {"field": "n", "code": "wrong_type", "message": message}
