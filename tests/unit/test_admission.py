@@ -57,10 +57,9 @@ class Request:
 
     async def _receive(self) -> Any:
         self.was_read = True
-        if self.messages:
-            return self.messages.pop(0)
-        await self.arrived.wait()
-        return WHOLE_BODY
+        if not self.messages:
+            await self.arrived.wait()
+        return self.messages.pop(0) if self.messages else WHOLE_BODY
 
     async def _send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -271,6 +270,25 @@ def test_slow_bodies_hold_no_slot_and_are_refused_late_if_none_is_free_then() ->
         slow[0].arrived.set()
         await tasks[0]
         assert (quick.status, slow[0].status, free_slots(admission)) == (201, 201, 1)
+
+    clock.run(scenario())
+
+
+def test_a_client_that_disconnects_within_its_body_is_not_counted_as_refused() -> None:
+    """Also when no slot is free: it asked for none."""
+
+    async def scenario() -> None:
+        admission, ended, before = Admission(1), asyncio.Event(), shed()
+        slow, quick = Request([PART_OF_BODY]), Request(after_body=ended.wait)
+        tasks = [asyncio.create_task(request.send_to(admission)) for request in (slow, quick)]
+        await settled()
+        slow.messages.append(DISCONNECT)
+        slow.arrived.set()
+        with pytest.raises(Problem) as caught:
+            await tasks[0]
+        assert (caught.value.code, shed() - before) == (Code.MALFORMED_REQUEST, 0)
+        ended.set()
+        await tasks[1]
 
     clock.run(scenario())
 
