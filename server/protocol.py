@@ -43,6 +43,7 @@ class Protocol(HttpToolsProtocol):
 
     _in_body = False
     _head_bytes = 0  # of the request whose head is being read
+    _refusal: Code | None = None  # of a request behind others that are not answered yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -94,10 +95,13 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        is_last = not self.pipeline
         super().on_response_complete()
         if self.transport.is_closing():
             self._close()
-        elif self._in_body:  # answered before its body was complete
+        elif self._refusal is not None and is_last:
+            self._send_refusal(self._refusal)
+        elif self._in_body and self.cycle.response_complete:  # answered before its body was complete
             self._unread.start()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -124,6 +128,15 @@ class Protocol(HttpToolsProtocol):
             # this connection can't be read.
             self.cycle.keep_alive = False
             return
+        if self._refusal is not None:
+            return
+        if self.pipeline:  # sent now, it would be taken for the answer to an earlier request, maybe a payment
+            self.pipeline.popleft()
+            self._refusal = code
+        else:
+            self._send_refusal(code)
+
+    def _send_refusal(self, code: Code) -> None:
         context = RequestContext(outcome=code)
         body = document(code, context.id)
         date = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
