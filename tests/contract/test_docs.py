@@ -15,13 +15,6 @@ from handlers.validation import FieldCode
 from telemetry import metrics  # noqa: F401  # importing it registers the metrics
 from tests.support import ROOT
 
-# Written in the same release as this test. Remove each entry once it exists.
-PENDING = {
-    "docs/architecture.md",
-    "docs/decisions",
-}
-PENDING_TARGETS = {"format", "lint", "types"}
-
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
 README, MERCHANTS, OPERATIONS, QA = (
     (ROOT / name).read_text() for name in ("README.md", "docs/merchants.md", "docs/operations.md", "docs/qa.md")
@@ -39,10 +32,6 @@ def name_of(document: Path) -> str:
 def prose(document: Path) -> str:
     """The document without its code blocks."""
     return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
-
-
-def exists(path: Path) -> bool:
-    return path.exists() or name_of(path) in PENDING
 
 
 def anchors(document: Path) -> set[str]:
@@ -74,8 +63,8 @@ def test_every_link_leads_somewhere(document: Path) -> None:
             continue
         path = (document.parent / target).resolve() if target else document
         assert path.is_relative_to(ROOT), target
-        assert exists(path), target
-        if anchor and path.exists():
+        assert path.exists(), target
+        if anchor:
             assert anchor in anchors(path), f"{target}#{anchor}"
 
 
@@ -84,13 +73,39 @@ def test_every_file_that_is_named_exists(document: Path) -> None:
     """A file or folder in backticks is there, seen from the root or from the document."""
     for name in re.findall(r"`([^`\n]+)`", prose(document)):
         if FILE_NAME.fullmatch(name) and not PLACEHOLDER.search(name):
-            assert exists(ROOT / name) or exists(document.parent / name), name
+            assert (ROOT / name).exists() or (document.parent / name).exists(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    """A test in backticks is a function of a test file."""
+    tests = {
+        name
+        for path in ROOT.glob("tests/*/test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert set(re.findall(r"`(test_\w+)`", prose(document))) <= tests
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_name_is_in_the_file_that_is_given_for_it(document: Path) -> None:
+    """Where a document says "`name` in `file`", the file has the name."""
+    for name, file in re.findall(r"`([\w.-]+)`(?: in|:| \() ?`([\w/]+\.(?:py|yaml))`", prose(document)):
+        if not PLACEHOLDER.search(file):
+            assert re.search(rf"\b{name.rpartition('.')[2]}\b", (ROOT / file).read_text()), f"{name} in {file}"
+
+
+def test_every_decision_is_listed() -> None:
+    """docs/decisions/README.md has a line for each page."""
+    folder = ROOT / "docs/decisions"
+    listed = re.findall(r"^\| \[([\w.-]+)\]", (folder / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_make_target_exists(document: Path) -> None:
     """`make TARGET`, in prose or in a code block, is a target of the Makefile."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | PENDING_TARGETS
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     code = re.findall(r"`[^`]+`|^```sh\n.*?^```", document.read_text(), re.DOTALL | re.MULTILINE)
     named = {
         target for block in code for target in re.findall(r"(?:^|[`;] ?|=1000 )make ([a-z]+)", block, re.MULTILINE)
