@@ -1,7 +1,8 @@
 """Every setting of the gateway, once: its name, default, check and reason.
 
-`Config` is the table. `load` fills it from the environment over `.env` over the defaults; `run.py --help`,
-`.env.example` and docs/operations.md show the same table, which tests check. No other module reads the environment.
+`Config` is the table. `load` reads the environment, then `.env`, then the defaults. `run.py --help` and `.env.example`
+show the same table; `python config.py > .env.example` writes the file again after a change, and tests compare it and
+docs/operations.md with the table. No other module reads the environment.
 """
 
 import math
@@ -9,6 +10,8 @@ import os
 import re
 import secrets
 import ssl
+import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
@@ -17,7 +20,7 @@ import iso4217
 import limits
 from dotenv import dotenv_values
 
-# The store and the rate limits of one process, gone when it stops.
+# The value of STORE_URL and RATE_LIMIT_STORE for one process's memory, which is lost when the process stops.
 MEMORY: Final = "memory:"
 
 # A merchant's name; it appears in logs and on the command line.
@@ -25,18 +28,22 @@ MERCHANT_NAME: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 
 
 class ConfigError(Exception):
-    """One line for each wrong setting: its name, what is wrong and what is allowed; never a secret."""
+    """Settings are invalid. The message has one line for each: its name, the problem and what is allowed; no secret."""
 
 
 class Kind(NamedTuple):
-    """How to read a setting's text: `parse` raises `ValueError` saying what is wrong, `allowed` says what is right."""
+    """How to read a setting.
+
+    parse: returns the value of a text, or raises `ValueError` with the problem
+    allowed: what `parse` accepts, in words
+    """
 
     parse: Callable[[str], Any]
     allowed: str
 
 
 class Setting(NamedTuple):
-    """What is known of one setting."""
+    """One setting: how to read it, its default as text, and the reason that it exists."""
 
     parse: Callable[[str], Any]
     allowed: str
@@ -45,12 +52,12 @@ class Setting(NamedTuple):
 
 
 def text(allowed: str) -> Kind:
-    """Any text, None when unset; the package that uses it checks it further."""
+    """Accept any text; the package that uses the setting checks it. Unset is None."""
     return Kind(lambda given: given or None, allowed)
 
 
 def integer(low: int, high: int) -> Kind:
-    """An integer from `low` to `high`, None when unset."""
+    """Accept an integer from `low` to `high`. Unset is None."""
 
     def parse(given: str) -> int | None:
         if given and not (given.isascii() and given.isdigit() and low <= int(given) <= high):
@@ -61,7 +68,7 @@ def integer(low: int, high: int) -> Kind:
 
 
 def seconds(low: float, high: float) -> Kind:
-    """A number of seconds from `low` to `high`."""
+    """Accept a number of seconds from `low` to `high`."""
 
     def parse(given: str) -> float:
         try:
@@ -76,7 +83,7 @@ def seconds(low: float, high: float) -> Kind:
 
 
 def one_of(*words: str) -> Kind:
-    """One of these words, in upper or lower case."""
+    """Accept one of these words, in upper or lower case."""
 
     def parse(given: str) -> str:
         for word in words:
@@ -179,100 +186,108 @@ class Config:
     bank_url: str | None = _setting(
         text("http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"),
         "",
-        "the acquiring bank; unset, the built-in simulator is started and no money moves",
+        "URL of the acquiring bank; unset, the gateway starts the built-in simulator and no money moves",
     )
     bank_connect_timeout_s: float = _setting(
-        seconds(0.05, 60), "2", "how long one attempt to connect may take, and the wait for a free slot"
+        seconds(0.05, 60), "2", "longest time for one attempt to connect, and for a payment's wait for a free slot"
     )
     bank_timeout_s: float = _setting(
-        seconds(0.05, 300), "10", "how long a whole call may take, with its retries; then the payment is PENDING"
+        seconds(0.05, 300), "10", "longest time for a whole call, retries included; after it the payment is PENDING"
     )
     bank_retries: int = _setting(
-        integer(0, 10), "2", "how often to retry what certainly did not happen: no connection, or a 503"
+        integer(0, 10), "2", "how often to retry a call that certainly moved no money: no connection, or a 503"
     )
-    bank_concurrency: int = _setting(integer(1, 2000), "128", "how many calls to the bank may run at once")
+    bank_concurrency: int = _setting(
+        integer(1, 2000), "128", "number of slots: calls that may be in progress at the bank at once, per process"
+    )
     bank_queue: int = _setting(
         integer(0, 10_000),
         "",
-        "how many more payments may wait for a free slot; the next one is refused at once; "
+        "how many more payments may wait for a slot, per process; further ones are refused with 503; "
         "unset, as many as BANK_CONCURRENCY",
     )
     breaker_failures: int = _setting(
         integer(1, 10_000),
         "10",
-        "how many calls in a row must fail to connect, or get a 503, to open the circuit to the bank",
+        "consecutive calls that did not reach the bank, or got a 503 from it, after which the circuit opens",
     )
     breaker_open_s: float = _setting(
-        seconds(0.05, 3600), "5", "how long the circuit stays open before one payment tries the bank"
+        seconds(0.05, 3600), "5", "how long the circuit stays open before it lets one call through"
     )
     bank_ca_file: str | None = _setting(
         Kind(_authorities_file, "a file of certificates in PEM"),
         "",
-        "the authorities that may sign the certificate of an https bank, instead of the usual ones",
+        "certificate authorities that may sign the certificate of an https bank, instead of the usual ones",
     )
     bank_client_cert: str | None = _setting(
         Kind(_certificate_file, "a file with a certificate and its key in PEM, without a password"),
         "",
-        "the certificate that the gateway presents to an https bank (mutual TLS)",
+        "certificate and key that the gateway presents to an https bank (mutual TLS)",
     )
     supported_currencies: tuple[str, ...] = _setting(
-        Kind(_currencies, "ISO 4217 codes separated by commas"), "", "the accepted currencies, if not the contract's"
+        Kind(_currencies, "ISO 4217 codes separated by commas"),
+        "",
+        "currencies to accept; unset, those of the contract",
     )
     store_url: str = _setting(
         text(f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"),
         MEMORY,
-        "where payments are kept; those in memory are lost when the gateway stops",
+        "where payments are kept: in memory until the gateway stops, in SQLite on one machine, "
+        "or in PostgreSQL for many gateways",
         secret=True,
     )
     fingerprint_key: bytes = _setting(
         Kind(_fingerprint_key, "64 hex digits, made by `openssl rand -hex 32`"),
         "",
-        "the secret for fingerprints of requests; all gateways on one database need the same; "
-        "unset with memory, a new one is made at each start",
+        "secret key of the fingerprints of requests, the same for all gateways on a database and kept separate "
+        "from it; unset with memory, each start makes a new one",
         secret=True,
     )
     api_keys: dict[str, str] = _setting(  # noqa: RUF009  # a field, not a value
         Kind(_api_keys, "MERCHANT:DIGEST separated by commas, as `run.py keys create` prints them"),
         "",
-        "merchants' keys in addition to those in the store, by their digests",
+        "merchants' API keys in addition to those in the store; without any key, the gateway accepts every caller "
+        "and listens on loopback only",
         secret=True,
     )
     rate_limit: tuple[limits.RateLimitItem, ...] = _setting(
-        Kind(_rates, "rates like 100/second;5000/minute"), "", "how many requests a merchant may make; unset, no limit"
+        Kind(_rates, "rates like 100/second;5000/minute"), "", "requests that a merchant may make; unset, any number"
     )
     rate_limit_store: str = _setting(
         text(f"{MEMORY} or redis://[USER:PASSWORD@]HOST[:PORT][/DB]"),
         MEMORY,
-        "where requests are counted; processes that share a limit need a Redis",
+        "where requests are counted: in each process, or in a Redis for all processes together",
         secret=True,
     )
     cors_origins: tuple[str, ...] = _setting(
         Kind(_origins, "origins like https://shop.example.com separated by commas, or *"),
         "",
-        "the origins whose pages may call the API from a browser",
+        "origins whose pages may call the API from a browser; unset, none",
     )
     host: str = _setting(
         Kind(_host, "an address or a host name"),
         "127.0.0.1",
-        "the address to listen on; one that is not loopback needs API keys",
+        "address to listen on; an address other than loopback requires API keys",
     )
-    port: int = _setting(integer(0, 65535), "8000", "the port to listen on; 0 takes a free one")
+    port: int = _setting(integer(0, 65535), "8000", "port to listen on; 0 takes a free one")
     tls_cert: str | None = _setting(
-        text("a file in PEM"), "", "the certificate to serve https with, and its chain; unset, http"
+        text("a file in PEM"), "", "certificate and its chain, to serve https; unset, the gateway serves http"
     )
-    tls_key: str | None = _setting(text("a file in PEM, without a password"), "", "the key of TLS_CERT")
-    workers: int = _setting(integer(1, 64), "1", "how many processes serve requests")
+    tls_key: str | None = _setting(text("a file in PEM, without a password"), "", "key of TLS_CERT")
+    workers: int = _setting(integer(1, 64), "1", "number of processes that serve; more than one requires a database")
     drain_s: float = _setting(
         seconds(0, 300),
         "0",
-        "how long to keep serving after SIGTERM while /health/ready is 503, so that load balancers notice",
+        "how long to continue serving after SIGTERM while /health/ready is 503, so that load balancers notice",
     )
     metrics_port: int | None = _setting(
-        integer(0, 65535), "", "the port of /metrics, on HOST; 0 takes a free one; unset, no metrics are served"
+        integer(0, 65535),
+        "",
+        "port of /metrics, at HOST and without a key; 0 takes a free one; unset, no metrics are served",
     )
-    log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "how much to log")
+    log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level that is logged")
     log_format: str = _setting(
-        one_of("auto", "json", "text"), "auto", "the form of log lines; auto is text on a terminal and json elsewhere"
+        one_of("auto", "json", "text"), "auto", "form of log lines; auto is text on a terminal and json otherwise"
     )
 
 
@@ -280,9 +295,10 @@ SETTINGS: Final[dict[str, Setting]] = {entry.name.upper(): entry.metadata["setti
 
 
 def load(overrides: Mapping[str, str] | None = None) -> Config:
-    """Read the settings: `overrides` over the environment over .env in the current directory over the defaults.
+    """Read the settings. Raises `ConfigError`.
 
-    An empty value counts as unset. Raises `ConfigError`.
+    The first of these sources that has a setting counts: `overrides`, the environment, .env in the current directory,
+    the defaults. An empty value counts as unset.
     """
     try:
         in_file = dotenv_values(".env", interpolate=False)
@@ -306,17 +322,17 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
 
 
 def hand_on(settings: Mapping[str, str]) -> None:
-    """Put settings into the environment of the processes that this one starts."""
+    """Put settings into this process's environment, which the processes that it starts inherit."""
     os.environ.update(settings)
 
 
 def wrong(name: str, problem: str) -> ConfigError:
-    """Return the error for a setting that the package using it refuses."""
+    """Return the error for a value that the package using the setting refuses."""
     return ConfigError(f"{name} {problem}; allowed: {SETTINGS[name].allowed}")
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with settings that are right by themselves."""
+    """Return an error for each combination of valid settings that is invalid."""
     errors = []
     if values["store_url"] == MEMORY:
         if values["workers"] > 1:
@@ -333,10 +349,28 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
         ]
     certificate, key = values["tls_cert"], values["tls_key"]
     if bool(certificate) != bool(key):
-        errors.append("TLS_CERT and TLS_KEY belong together; allowed: both or neither")
+        errors.append("TLS_CERT and TLS_KEY require each other; allowed: both or neither")
     elif certificate:
         try:
             _check_certificate(certificate, key)
         except ValueError as error:
             errors.append(f"TLS_CERT with TLS_KEY {error}; allowed: files in PEM, the key without a password")
     return errors
+
+
+def env_example() -> str:
+    """Return the text of .env.example: every setting with its reason, what is allowed, and its default."""
+    example = (
+        "# All settings with their defaults. Copy this file to .env and change it there; the environment overrides .env.\n"
+        "# Written by `python config.py > .env.example`.\n"
+    )
+    for name, setting in SETTINGS.items():
+        reason = textwrap.fill(
+            f"{setting.why[0].upper()}{setting.why[1:]}.", 118, initial_indent="# ", subsequent_indent="# "
+        )
+        example += f"\n{reason}\n# Allowed: {setting.allowed}\n{name}={setting.default}\n"
+    return example
+
+
+if __name__ == "__main__":
+    sys.stdout.write(env_example())
