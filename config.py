@@ -361,7 +361,7 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
 def env_example() -> str:
     """Return the text of .env.example: every setting with its reason, what is allowed, and its default."""
     example = (
-        "# All settings with their defaults. Copy this file to .env and change it there; the environment overrides .env.\n"
+        "# All settings with their defaults. Copy this file to .env and edit it; the environment overrides .env.\n"
         "# Written by `python config.py > .env.example`.\n"
     )
     for name, setting in SETTINGS.items():

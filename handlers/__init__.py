@@ -1,1 +1,1 @@
-"""HTTP, and only HTTP: the contract, its validation, the operations and the errors."""
+"""The HTTP API: the contract, the validation of requests, the operations and the errors."""

@@ -1,4 +1,4 @@
-"""The body of a request: bounded, complete, in time, declared as plain JSON, and parsed strictly."""
+"""Reading a request's body: limited in size and time, declared as plain JSON, and parsed strictly."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,16 +13,19 @@ from handlers.problems import Code, Problem
 
 MEDIA_TYPE: Final = "application/json"
 
-# A payment's 300 bytes arrive in one packet; a client that needs longer than this is not sending a payment.
+# Seconds. A payment's 300 bytes arrive in one packet; a client that needs longer is not sending a payment.
 BODY_TIMEOUT_S: Final = 10.0
 
-# The largest body where the contract does not say `x-max-bytes`.
+# The largest body in bytes, where the contract has no `x-max-bytes`.
 MAX_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """What the contract says of a body besides its schema. `default` stands in for a body that is not sent."""
+    """What the contract says about a body, apart from its schema.
+
+    default: the value of a body that is not sent, None without one
+    """
 
     required: bool
     max_bytes: int = MAX_BYTES
@@ -59,7 +62,7 @@ async def _receive(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
                     raise too_large
                 if not message.get("more_body", False):
                     return bytes(body)
-    except (TimeoutError, asyncio.CancelledError):  # cancelled: the gateway is stopping and does not wait any longer
+    except (TimeoutError, asyncio.CancelledError):  # cancelled: the gateway is stopping
         raise Problem(Code.REQUEST_TIMEOUT, headers={"Connection": "close"}) from None
 
 
@@ -73,7 +76,7 @@ def _parse(content: bytes) -> Any:
 def _check_content_type(headers: Headers) -> None:
     types = headers.getlist("content-type")
     if types == [MEDIA_TYPE] and "content-encoding" not in headers and "transfer-encoding" not in headers:
-        return  # nearly every request
+        return  # fast path: nearly every request
     media_type, options = parse_options_header(types[0] if len(types) == 1 else None)
     if (
         media_type.lower() != MEDIA_TYPE

@@ -1,4 +1,4 @@
-"""The contract of this deployment: the YAML and the settings make the document that is enforced and served.
+"""The contract of this deployment, made from the YAML and the settings; it is what is enforced and served.
 
 `document` is the YAML with this deployment's currencies. The expiry rule, which a static file cannot state, is added
 as bounds for the current month: to the schema when a request is validated, to the document when it is served.
@@ -18,16 +18,16 @@ from starlette.responses import RedirectResponse, Response
 
 from handlers import supported
 
-# libyaml's loader, where PyYAML has it, reads the file in a tenth of the time.
+# libyaml's loader, if PyYAML has it, reads the file in a tenth of the time.
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 PATH: Final = Path(__file__).parent.parent / "payment_gateway_api.yaml"
 
-# What is served at a path beside the API.
+# Answers requests for a path that is not in the contract.
 Endpoint = Callable[[], Awaitable[Response]]
 
-# The extension that names the year and month of a request which together must not be in the past. In the file it is
-# a key of the operation, by which schemathesis.toml tells the file from the served contract.
+# The extension that names the fields with a year and a month that must not be in the past. In the file it is a key of
+# the operation, so schemathesis.toml can tell the file from the served contract.
 VALID_THROUGH: Final = "x-valid-through"
 
 # The package of the functions that the operationIds name.
@@ -37,9 +37,9 @@ HANDLERS: Final = "handlers.payments"
 class Contract:
     """The contract of this deployment. Raises `UnsupportedContract` (supported.py).
 
-    currencies: the ISO 4217 codes to accept instead of the file's; none keeps the file's
+    currencies: the ISO 4217 codes to accept instead of the file's; if empty, the file's stay
     today: the current date in UTC; the expiry rule follows it while the process runs
-    is_open: whether no API key is needed, which may end while the process runs
+    is_open: whether requests need no API key; this may change while the process runs
     document: an OpenAPI document in place of the file
     """
 
@@ -63,7 +63,7 @@ class Contract:
         self._served = lru_cache(maxsize=1)(self._serve)
 
     def month(self) -> date:
-        """Return the first day of the current month in UTC; the enforced rules change only with it."""
+        """Return the first day of the current month in UTC; the enforced rules change with the month only."""
         return self._today().replace(day=1)
 
     def enforced(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +76,11 @@ class Contract:
         return payment
 
     def served_json(self) -> bytes:
-        """Return the document as it is served now, in JSON."""
+        """Return the document that is served now, as JSON."""
         return self._served(self.month(), self._is_open())[0]
 
     def served_yaml(self) -> bytes:
-        """Return the document as it is served now, in YAML."""
+        """Return the document that is served now, as YAML."""
         return self._served(self.month(), self._is_open())[1]
 
     def _serve(self, month: date, is_open: bool) -> tuple[bytes, bytes]:  # noqa: FBT001  # called above only
@@ -97,7 +97,7 @@ class Contract:
 
 
 def endpoints(contract: Contract) -> dict[str, Endpoint]:
-    """Return what is served beside the API, by path: the contract as JSON and as YAML, and a redirect to its UI."""
+    """Return the endpoints outside the contract by path: the contract as JSON and as YAML, and redirects to the UI."""
     base = contract.base_path
 
     async def as_json() -> Response:
@@ -131,7 +131,7 @@ def _put_expiry_rule_into_schema(document: dict[str, Any]) -> None:
 
 
 def _drop_security(document: dict[str, Any]) -> None:
-    """Remove every mention of API keys, which a gateway without keys does not ask for."""
+    """Remove everything about API keys, which a gateway without keys does not require."""
     document["security"] = []
     del document["components"]["securitySchemes"]
     for operation in _operations(document):
@@ -140,7 +140,7 @@ def _drop_security(document: dict[str, Any]) -> None:
 
 
 def _drop_examples_of_headers(document: dict[str, Any]) -> None:
-    """Swagger UI sends a parameter's example with every try: the second payment would have the first's key."""
+    """Remove examples that Swagger UI would send with every request: each payment would have the same idempotency key."""
     for parameter in document["components"]["parameters"].values():
         if parameter["in"] == "header":
             parameter.pop("example", None)
@@ -148,7 +148,7 @@ def _drop_examples_of_headers(document: dict[str, Any]) -> None:
 
 
 def _bounded(schema: dict[str, Any], month: date) -> dict[str, Any]:
-    """Replace `x-valid-through` by the bounds it means in this month. A card is valid to the end of its month."""
+    """Replace `x-valid-through` by its bounds for this month. A card is valid to the end of its month."""
     if VALID_THROUGH not in schema:
         return schema
     rule = schema[VALID_THROUGH]

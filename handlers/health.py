@@ -1,4 +1,4 @@
-"""Health: whether the process runs, and whether to send it payments. Neither needs a key or counts as a request."""
+"""Health checks: whether the process runs, and whether it can take payments. They need no key and are not limited."""
 
 import asyncio
 from typing import Final
@@ -45,7 +45,7 @@ class Health:
         )
 
     async def _store_answers(self) -> bool:
-        """Ask the store, one question at a time: questions to a store that hangs would otherwise pile up."""
+        """Return whether the store answers. One call at a time: calls to a store that hangs would otherwise pile up."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(_ping())
         await asyncio.wait([self._asking], timeout=STORE_S)

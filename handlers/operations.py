@@ -1,9 +1,9 @@
-"""The operations of the contract: from a routed request to its function, and from there to its response.
+"""The operations of the contract: a routed request is read, validated, and answered by its operation's function.
 
 This replaces Connexion's own routing, security, validation and application at request time, which rebuild their
-validators, parsers and decorators for each request (docs/decisions/operations.md). What an operation is, and which
-function its operationId names, Connexion decides, once. `supported.py` refuses a contract with an element that
-neither this module nor the middleware in front of it enforces.
+validators, parsers and decorators for each request (docs/decisions/operations.md). At the start Connexion still reads
+the contract and finds the function for each operationId. `supported.py` refuses a contract with an element that neither
+this module nor the middleware in front of it enforces.
 """
 
 import inspect
@@ -27,10 +27,10 @@ _ROUTE: Final = "route"
 
 
 class Operation:
-    """One operation, with everything about it that does not depend on a request.
+    """One operation of the contract, prepared once for all of its requests.
 
     id: its operationId
-    route: its path template, below the server's root
+    route: its path template, from the server's root
     needs_key: whether a request needs a merchant's API key
     has_body: whether requests have a body
     """
@@ -61,7 +61,7 @@ class Operation:
 
 
 class Operations:
-    """ASGI middleware that answers what routing found; the rest, which is the UI, is passed on."""
+    """ASGI middleware that answers operations and endpoints; it passes the rest, which is the UI, on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

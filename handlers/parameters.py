@@ -1,7 +1,7 @@
-"""The parameters of an operation: from a routed request to the values that the contract speaks of.
+"""The parameters of an operation: reading the values that a request sends for them.
 
-Connexion's URI parser splits arrays in paths and queries, as it does for every Connexion application. Numbers
-and booleans are read here, more strictly than by Python's `int()`, which takes other scripts' digits and `1_000`.
+Connexion's URI parser splits arrays in paths and queries, as it does for every Connexion application. Numbers and
+booleans are read here, more strictly than by Python's `int()`, which accepts `1_000` and the digits of other scripts.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ class Parameters:
     """The parameters of one operation.
 
     schema: an object schema with one property for each parameter, by the name of the function's argument
-    names: the parameters' names by those of the arguments
+    names: the parameters' names, by argument
     defaults: values of parameters that are not sent, by argument
     """
 
@@ -83,9 +83,9 @@ class Parameters:
 
 
 def _parser(definitions: Iterable[dict[str, Any]], place: str) -> OpenAPIURIParser | None:
-    """Return Connexion's parser for the parameters of a place, with their values left as text.
+    """Return Connexion's parser for the parameters in one place, which leaves their values as text.
 
-    None for a path without arrays, which needs no parser.
+    Return None for a path without arrays, which needs no parser.
     """
     wanted = [definition for definition in definitions if definition["in"] == place]
     has_array = any(definition["schema"]["type"] == "array" for definition in wanted)
@@ -108,7 +108,7 @@ def _values(parameters: list[_Parameter], sent: dict[str, Any]) -> dict[str, Any
 
 
 def _read(text: Any, schema: dict[str, Any]) -> Any:
-    """Return the value that the text stands for, or the text, which then breaks the schema's `type`."""
+    """Return the value of a text. Invalid text is returned unchanged, and then violates the schema's `type`."""
     if schema.get("nullable") and is_null(text):
         return None
     match schema["type"]:

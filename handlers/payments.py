@@ -1,4 +1,4 @@
-"""The operations on payments, one function per operationId: from HTTP to payments/ and back."""
+"""The operations on payments, one function for each operationId, which translate between HTTP and payments/."""
 
 import json
 from typing import Any
@@ -15,17 +15,17 @@ from telemetry import request_context
 
 
 async def create_payment(body: dict[str, Any], user: str, idempotency_key: str | None, route: str) -> Response:
-    """POST /payments: 201 when the bank answered, 202 when its answer has not come. `user` is the merchant."""
+    """Answer POST /payments: 201 when the bank answered, 202 while the payment is PENDING. `user` is the merchant."""
     paid = await payments.pay(user, body, idempotency.key_of(idempotency_key) if idempotency_key else None)
     try:
         return _paid(paid, route)
-    except Exception as error:  # the payment is recorded: an error now must not say otherwise
+    except Exception as error:  # the payment is recorded; the answer must say so
         problems.log_unexpected(error)
         return _paid(paid, route)
 
 
 async def get_payment(payment_id: str, user: str) -> Response:
-    """GET /payments/{payment_id}. Another merchant's payment is not found."""
+    """Answer GET /payments/{payment_id}. Another merchant's payment is not found."""
     payment = await payments.find(user, UUID(payment_id))
     if payment is None:
         raise Problem(Code.PAYMENT_NOT_FOUND)

@@ -1,8 +1,8 @@
-"""Every error becomes application/problem+json (RFC 9457) here.
+"""Errors: every one becomes application/problem+json (RFC 9457) here.
 
-`PROBLEMS` has every sentence that a client can read when something went wrong, and the tables below it say which
-error becomes which problem. Every exception raised while a request is served comes to `render`. An exception's own
-text never reaches the client or the log, because it may quote what was sent.
+`PROBLEMS` has the status, title and detail of every problem, and the tables below it say which exception becomes which
+problem. `render` answers every exception that is raised while a request is served. An exception's own text never
+reaches the client or the log, because it may quote what was sent.
 """
 
 import json
@@ -114,10 +114,10 @@ PROBLEMS: Final = {
     ),
 }
 
-# The detail of an internal error that is known to have charged nothing; without it, one claims nothing about money.
+# The detail of an internal error that certainly charged nothing. The detail of any other says nothing about money.
 NOT_CHARGED: Final = "The gateway could not process the request. Nothing was charged."
 
-# The code and, where it is not the code's own, the detail.
+# The code, and the detail where it differs from the code's own.
 _OF_EXCEPTION: Final[dict[type[Exception], tuple[Code, str | None]]] = {
     bank.Overloaded: (Code.OVERLOADED, None),
     bank.NotReached: (Code.BANK_UNAVAILABLE, None),
@@ -134,7 +134,7 @@ _OF_STATUS: Final = {
     415: Code.UNSUPPORTED_MEDIA_TYPE,
 }
 
-# The headers of an answer, which the error's own headers replace.
+# The headers of a problem, which the headers of the raised `Problem` override.
 HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
     Code.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
@@ -146,7 +146,11 @@ HEADERS: Final[dict[Code, dict[str, str]]] = {
 
 
 class Problem(Exception):
-    """A problem to answer with. `detail` replaces the table's sentence; `errors` are FieldErrors."""
+    """A problem to answer with.
+
+    detail: replaces the detail of the table
+    errors: the contract's FieldErrors
+    """
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""What the gateway adds to a request's ASGI scope: the keys, and which value each has."""
+"""The keys that the gateway adds to a request's ASGI scope, and their values."""
 
 from typing import Final
 
 # The `Operation` of the contract that is called (operations.py).
 OPERATION: Final = "gateway.operation"
 
-# What is called beside the contract, health or the contract itself: a function that returns a response.
+# The endpoint outside the contract that is called (contract.py).
 ENDPOINT: Final = "gateway.endpoint"
 
 # The name of the merchant that calls; set before an operation is called.

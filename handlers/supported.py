@@ -1,7 +1,7 @@
 """Which elements of OpenAPI the gateway enforces; a contract with any other element stops the start.
 
 The gateway answers operations without Connexion's request-time middleware (docs/decisions/operations.md). An
-element that Connexion would enforce and this gateway does not must therefore never be passed over in silence.
+element that Connexion would enforce and this gateway does not must therefore never be ignored silently.
 """
 
 from collections.abc import Iterator, Mapping

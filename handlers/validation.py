@@ -1,7 +1,6 @@
-"""The request validator: every error of a request in one 400, and never a value that was sent.
+"""The request validator: it reports every error of a request in one 400, and never repeats a value that was sent.
 
-What is wanted of a field is read from its schema, so a limit that changes in the contract changes here; this module
-only says it in words.
+The messages are made from the schemas, so a limit that changes in the contract changes in the messages, too.
 """
 
 import re
@@ -29,7 +28,7 @@ class FieldCode(StrEnum):
     EXPIRED = "expired"
 
 
-# The code of a field that breaks several keywords at once is that of the first one here.
+# The codes by schema keyword. A field that violates several keywords has the code of the first one here.
 _CODE_OF: Final = {
     "required": FieldCode.REQUIRED,
     "additionalProperties": FieldCode.UNKNOWN_FIELD,
@@ -47,10 +46,10 @@ _CODE_OF: Final = {
 }
 _PRIORITY: Final = list(_CODE_OF)
 
-# Not a keyword: the two bounds that contract.py makes of `x-valid-through`.
+# Not a keyword of JSON Schema: it means the bounds that contract.py makes of `x-valid-through`.
 _EXPIRED: Final = "expired"
 
-# A field by the names and positions that lead to it.
+# The names and positions that lead to a field.
 _Path = tuple[str | int, ...]
 
 _UNNAMED: Final = "(unnamed)"
@@ -65,16 +64,17 @@ _ARTICLES: Final = {
 }
 _FORMATS: Final = {"uuid": "a UUID", "date": "a date like 2026-11-24", "date-time": "a time like 2026-11-24T10:15:30Z"}
 
-# A field name that the contract does not have may be anything, a card number too; only plain words are repeated.
+# A field name that is not in the contract may be a card number. Only plain words are repeated.
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_]{1,40}")
 
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Rules:
-    """What the contract wants of an operation's requests.
+    """Validates the requests of one operation.
 
-    parameters: an object schema of the parameters by argument, and their names by argument
+    parameters: an object schema with one property for each parameter, by argument
+    names: the parameters' names, by argument
     body: the schema of the request body, None where there is none
     """
 
@@ -112,7 +112,7 @@ def raise_if(errors: list[dict[str, str]], max_errors: int) -> None:
 class Schema:
     """A compiled schema of OpenAPI 3.0, which is JSON Schema's Draft 4 with `nullable`.
 
-    names: what to call its properties, where that differs from their keys
+    names: the names of properties in messages, where they differ from their keys
     """
 
     def __init__(self, schema: dict[str, Any], names: Mapping[str, str] | None = None) -> None:
@@ -149,7 +149,7 @@ class Schema:
                 yield self._safe(path), keyword
 
     def _safe(self, path: _Path) -> _Path:
-        """Return the path without the names that the contract does not have and that are not plain words."""
+        """Return the path, with names that are neither in the contract nor plain words replaced."""
         return tuple(
             part if isinstance(part, int) or part in self._known or _PLAIN_WORD.fullmatch(part) else _UNNAMED
             for part in path
@@ -167,7 +167,7 @@ class Schema:
         return {"field": _dotted(named), "code": _CODE_OF.get(keyword, FieldCode.WRONG_FORMAT), "message": message}
 
     def _at(self, path: _Path) -> dict[str, Any]:
-        """Return the schema of a field, an empty one where it has none of its own."""
+        """Return the schema of a field; it is empty if the field has none."""
         schema = self._schema
         for part in path:
             schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
@@ -201,7 +201,7 @@ def _expiry(schema: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _draft4(schema: Any) -> Any:
-    """Return the schema with `nullable`, which Draft 4 does not have, as the type or value null."""
+    """Return the schema with `nullable`, which Draft 4 lacks, expressed by the type or value null."""
     if isinstance(schema, list):
         return [_draft4(entry) for entry in schema]
     if not isinstance(schema, dict):
@@ -216,7 +216,7 @@ def _draft4(schema: Any) -> Any:
 
 
 def _wanted(schema: dict[str, Any]) -> str:
-    """Say in words what a field's schema wants: `an integer from 1 to 12`."""
+    """Return what a field's schema requires, in words: `an integer from 1 to 12`."""
     if "x-wanted" in schema:
         return str(schema["x-wanted"])
     if "enum" in schema:

@@ -1,1 +1,1 @@
-"""What operators see of the gateway: logs, metrics, and the request that a log line belongs to."""
+"""What operators see of the gateway: logs, metrics, and the context that links a log line to its request."""

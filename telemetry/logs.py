@@ -36,7 +36,7 @@ COLLECT_S: Final = 0.02
 # Seconds to wait at the end for lines that are not written yet.
 FLUSH_S: Final = 2.0
 
-# The log of requests. Its lines are written without LogRecords, which would take half of the time.
+# The log of requests. Its lines are written without LogRecords, which would take half of a line's time.
 _ACCESS: Final = logging.getLogger("gateway.access")
 
 # How a line is written: when it was logged, in seconds since the epoch, its level, its logger, and its fields.
@@ -81,7 +81,7 @@ def close() -> None:
 
 
 class _Writer(logging.Handler):
-    """Lines for one stream, written by a thread of its own, together with those of the next `COLLECT_S`."""
+    """Writes lines to one stream in a thread, those of each `COLLECT_S` together."""
 
     def __init__(self, stream: IO[str], line: _Line) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _Writer(logging.Handler):
                 piece = ""
                 while self._lines and len(piece) < ATOMIC:
                     piece += f"{self._lines.popleft()}\n"
-                with contextlib.suppress(OSError, ValueError):  # the stream has no reader any more
+                with contextlib.suppress(OSError, ValueError):  # nothing reads the stream any more
                     self._stream.write(piece)
                     self._stream.flush()
 

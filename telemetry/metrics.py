@@ -1,7 +1,7 @@
-"""What is measured, for Prometheus; and the port that it is served on.
+"""The metrics for Prometheus, and the server of /metrics.
 
-With several workers each writes its figures into files of a folder of their own, which prometheus_client
-adds up (its "multiprocess mode"); the process that started them serves the sum.
+With several workers each one writes its values into files in a common folder ("multiprocess mode" of
+prometheus_client). The process that started the workers adds them up and serves the sum.
 """
 
 import contextlib
@@ -13,46 +13,63 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import REGISTRY, Collector
 
-# By this variable prometheus_client knows, when it is imported, that there are several processes.
+# prometheus_client reads this variable when it is imported; if it is set, there are several processes.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 
-# Seconds. A bank takes from tens of milliseconds to BANK_TIMEOUT_S, 10 by default.
+# Seconds. A bank takes from tens of milliseconds to BANK_TIMEOUT_S, which is 10 by default.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0)
 
 REQUESTS: Final = Counter(
     "payment_gateway_requests_total", "Requests answered, by operation and status.", ["operation", "status"]
 )
 REQUEST_SECONDS: Final = Histogram(
-    "payment_gateway_request_seconds", "From a request's head to the answer's.", ["operation"], buckets=_BUCKETS
+    "payment_gateway_request_seconds",
+    "Seconds from a request's head to its response's head, by operation.",
+    ["operation"],
+    buckets=_BUCKETS,
 )
-BANK_SECONDS: Final = Histogram("payment_gateway_bank_seconds", "What a payment took at the bank.", buckets=_BUCKETS)
+BANK_SECONDS: Final = Histogram(
+    "payment_gateway_bank_seconds",
+    "Seconds that payments took at the bank, without the wait for a slot.",
+    buckets=_BUCKETS,
+)
 PAYMENTS: Final = Counter(
-    "payment_gateway_payments_total", "Payments made, by how they were answered.", ["outcome", "currency"]
+    "payment_gateway_payments_total",
+    "Payments, by the outcome of their first response and by currency.",
+    ["outcome", "currency"],
 )
-RESOLVED: Final = Counter("payment_gateway_resolved_total", "PENDING payments that were ended later.", ["outcome"])
+RESOLVED: Final = Counter(
+    "payment_gateway_resolved_total",
+    "Payments that were PENDING and that the resolver settled, by outcome.",
+    ["outcome"],
+)
 BANK_IN_FLIGHT: Final = Gauge(
-    "payment_gateway_bank_in_flight", "Calls under way at the bank.", multiprocess_mode="livesum"
+    "payment_gateway_bank_in_flight", "Calls to the bank in progress.", multiprocess_mode="livesum"
 )
 BANK_QUEUED: Final = Gauge(
-    "payment_gateway_bank_queued", "Calls that wait for a place at the bank.", multiprocess_mode="livesum"
+    "payment_gateway_bank_queued", "Calls to the bank that wait for a slot.", multiprocess_mode="livesum"
 )
-SHED: Final = Counter("payment_gateway_shed_total", "Payments refused because too many were under way.")
-BANK_RETRIES: Final = Counter("payment_gateway_bank_retries_total", "Further attempts of calls to the bank.")
+SHED: Final = Counter("payment_gateway_shed_total", "Payments refused because too many were in progress.")
+BANK_RETRIES: Final = Counter("payment_gateway_bank_retries_total", "Repeated attempts of calls to the bank.")
 BREAKER_STATE: Final = Gauge(
-    "payment_gateway_breaker_state", "0 closed, 1 half-open, 2 open.", multiprocess_mode="livemax"
+    "payment_gateway_breaker_state",
+    "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
+    multiprocess_mode="livemax",
 )
 PENDING: Final = Gauge(
     "payment_gateway_pending_payments",
-    "PENDING payments that are in doubt.",
+    "Unresolved payments.",
     multiprocess_mode="mostrecent",
 )
 PENDING_AGE: Final = Gauge(
-    "payment_gateway_pending_oldest_age_seconds", "The age of the oldest of them.", multiprocess_mode="mostrecent"
+    "payment_gateway_pending_oldest_age_seconds",
+    "Age of the oldest unresolved payment in seconds.",
+    multiprocess_mode="mostrecent",
 )
 
 
 class _Workers(Collector):
-    """The sum over the workers. What one that died had under way is no longer under way."""
+    """Adds up the workers' metrics. The calls in progress of a worker that died no longer count."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -72,7 +89,7 @@ class _Workers(Collector):
 def serve(host: str, port: int, workers_folder: str | None = None) -> int:
     """Serve /metrics in a thread, and return the port. Raises `OSError`.
 
-    workers_folder: where the workers write theirs, if there are several
+    workers_folder: the folder that several workers write their metrics to, None with one worker
     """
     registry = REGISTRY
     if workers_folder is not None:

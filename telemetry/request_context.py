@@ -1,6 +1,6 @@
-"""The request context: which request a log line, a call to the bank or an error belongs to.
+"""The request context: the request that a log line, a call to the bank or an error belongs to.
 
-server/middleware/observe.py begins one for each request. It is for logs and traces; nothing is decided by it.
+server/middleware/observe.py begins one for each request. It is for logs and traces; no decision depends on it.
 """
 
 import random
@@ -28,10 +28,10 @@ def _new_id() -> str:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request and what is known of its answer.
+    """One request and what is known about its response.
 
     id: X-Request-ID, the caller's own if it is safe to repeat
-    traceparent: the caller's (W3C Trace Context), None without a well-formed one
+    traceparent: the caller's (W3C Trace Context), None if it is missing or malformed
     outcome: the payment's status, or the code of the problem
     bank_s: seconds that the call to the bank took, with the wait for a slot
     """
@@ -43,7 +43,7 @@ class RequestContext:
     bank_s: float | None = None
 
     def trace(self) -> dict[str, str]:
-        """Return the headers by which another server knows this request."""
+        """Return the headers that identify this request to another server."""
         headers = {"X-Request-ID": self.id}
         if self.traceparent:
             headers["traceparent"] = self.traceparent
@@ -54,7 +54,7 @@ current: Final[ContextVar[RequestContext | None]] = ContextVar("request_context"
 
 
 def begin(headers: Iterable[tuple[bytes, bytes]]) -> RequestContext:
-    """Return a new context for a request with these headers. Of a repeated header the first value counts."""
+    """Return a new context for a request with these headers. The first value of a repeated header counts."""
     request_id = traceparent = None
     for name, value in headers:
         if name == b"x-request-id" and request_id is None:
