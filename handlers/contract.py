@@ -140,7 +140,7 @@ def _drop_security(document: dict[str, Any]) -> None:
 
 
 def _drop_examples_of_headers(document: dict[str, Any]) -> None:
-    """Remove examples that Swagger UI would send with every request: each payment would have the same idempotency key."""
+    """Remove examples that Swagger UI would send with every request: each payment would repeat one idempotency key."""
     for parameter in document["components"]["parameters"].values():
         if parameter["in"] == "header":
             parameter.pop("example", None)
