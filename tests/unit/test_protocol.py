@@ -27,6 +27,7 @@ class Transport(asyncio.Transport):
     def __init__(self, *, client_reads: bool = True) -> None:
         super().__init__()
         self.written = b""
+        self.written_late = b""
         self.closed_at_s: float | None = None
         self.aborted_at_s: float | None = None
         self._client_reads = client_reads
@@ -40,6 +41,8 @@ class Transport(asyncio.Transport):
     def write(self, data: Any) -> None:
         if self.closed_at_s is None:  # asyncio drops what is written later
             self.written += bytes(data)
+        else:
+            self.written_late += bytes(data)
 
     def is_closing(self) -> bool:
         return self.closed_at_s is not None
@@ -204,6 +207,24 @@ def test_each_request_of_a_connection_has_the_limit_of_its_own() -> None:
     run(scenario)
 
 
+def test_a_large_body_is_not_a_large_head() -> None:
+    """How large a body may be is decided where it is read."""
+
+    async def scenario() -> None:
+        application = Application()
+        protocol, transport = connected(application)
+        protocol.data_received(POST.replace(b"Length: 5\r\n\r\nhello", b"Length: 100000\r\n\r\n"))
+        for _ in range(10):
+            protocol.data_received(b"x" * 10_000)
+            await settled()
+        assert application.requests == [("POST /x", b"x" * 100_000)]
+        protocol.data_received(GET)
+        await settled()
+        assert [status for status, _, _ in responses(transport.written)] == [201, 201]
+
+    run(scenario)
+
+
 def test_a_pipelined_head_is_limited_too() -> None:
     """The request before it is answered first."""
 
@@ -275,6 +296,36 @@ def test_an_idle_connection_is_closed_without_a_word() -> None:
         await asyncio.sleep(2 * KEEP_ALIVE_S)
         assert used.closed_at_s == pytest.approx(began + KEEP_ALIVE_S)
         assert [status for status, _, _ in responses(used.written)] == [201]
+
+    run(scenario)
+
+
+def test_blank_lines_do_not_keep_a_connection_open() -> None:
+    """They end the wait for the next request, so they begin a head."""
+
+    async def scenario() -> None:
+        protocol, transport = connected(Application())
+        protocol.data_received(GET)
+        await asyncio.sleep(1)
+        while not transport.is_closing():
+            assert now_s() <= HEAD_TIMEOUT_S + 1
+            protocol.data_received(b"\r\n")
+            await asyncio.sleep(1)
+
+    run(scenario)
+
+
+def test_a_pipelined_head_that_is_too_slow_is_a_timeout() -> None:
+    """Its time begins with it, though its first bytes came with the request before it."""
+
+    async def scenario() -> None:
+        protocol, transport = connected(Application())
+        await asyncio.sleep(3)
+        protocol.data_received(GET + b"GET /y")
+        began = now_s()
+        await asyncio.sleep(KEEP_ALIVE_S - 1)
+        assert [status for status, _, _ in responses(transport.written)] == [201, 408]
+        assert transport.closed_at_s == pytest.approx(began + HEAD_TIMEOUT_S)
 
     run(scenario)
 
@@ -353,9 +404,11 @@ def test_the_word_upgrade_elsewhere_is_left_as_it_is() -> None:
         protocol, _ = connected(application)
         body = b"\r\nupgrade: me"
         head = b"POST /upgrade: HTTP/1.1\r\nX-Note: upgrade: it\r\nContent-Length: %d\r\n\r\n" % len(body)
-        protocol.data_received(head + body)
-        await settled()
-        assert application.requests == [("POST /upgrade:", body)]
+        for packets in ([head + body], [head, body]):
+            for packet in packets:
+                protocol.data_received(packet)
+                await settled()
+        assert application.requests == [("POST /upgrade:", body)] * 2
 
     run(scenario)
 
@@ -536,6 +589,7 @@ def test_nothing_happens_on_a_connection_that_was_lost() -> None:
             transport.abort()
             aborted_at_s = now_s()
             await asyncio.sleep(100)
-            assert (transport.written, transport.aborted_at_s) == (written, aborted_at_s)
+            assert (transport.written, transport.written_late) == (written, b"")
+            assert transport.aborted_at_s == aborted_at_s
 
     run(scenario)
