@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import requests
 import uvicorn
 from urllib3 import PoolManager
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,7 +21,7 @@ from server.middleware.cors import Cors
 from server.middleware.routing import Routing
 from server.protocol import Protocol
 from telemetry import logs
-from tests.support import ROOT
+from tests.support import DROPPED_BEFORE, ROOT, valid_payment
 
 PAGE = (ROOT / "docs/decisions/private-names.md").read_text()
 
@@ -76,6 +77,21 @@ def test_uvicorn_logs_malformed_requests_where_logs_expects_it(monkeypatch: pyte
 
 async def _app(_scope: object, _receive: object, _send: object) -> None:
     """Answer nothing."""
+
+
+def test_the_simulator_resets_a_connection() -> None:
+    """It finds the connection through uvicorn's protocol and a2wsgi's environment."""
+    simulated = simulator.Simulator()
+    simulated.start()
+    try:
+        with pytest.raises(requests.ConnectionError):
+            requests.post(
+                f"{simulated.url}/payments",
+                json=valid_payment(card_number=DROPPED_BEFORE, expiry_date="12/2099"),
+                timeout=10,
+            )
+    finally:
+        simulated.stop()
 
 
 def _finalize(path: Path) -> None:
