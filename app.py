@@ -1,4 +1,4 @@
-"""The composition root: `create_app(config)` makes every part of the gateway and connects them."""
+"""The composition root: `create_app(config)` creates all parts of the gateway and connects them."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
@@ -25,7 +25,7 @@ from server.lifespan import lifespan
 
 
 class Gateway(NamedTuple):
-    """A gateway that is ready to serve, and the parts of it that the command line shows or uses."""
+    """A gateway that is ready to serve, and the parts of it that run.py uses."""
 
     app: AsyncApp
     contract: Contract
@@ -33,7 +33,7 @@ class Gateway(NamedTuple):
 
 
 def today_utc() -> date:
-    """Return the current date in UTC, by which cards expire."""
+    """Return the current date in UTC, which decides whether a card has expired."""
     return datetime.now(UTC).date()
 
 
@@ -45,10 +45,10 @@ def create_app(
     document: Mapping[str, Any] | None = None,
     resolver: Resolver | None = None,
 ) -> Gateway:
-    """Make a gateway. `config.bank_url` must be set: run.py starts the simulator.
+    """Create a gateway. `config.bank_url` must be set; run.py sets it to the simulator's if there is none.
 
-    may_be_open: whether everybody is served while there are no API keys
-    document, resolver: for tests, another contract than the file's and other functions for its operationIds
+    may_be_open: whether every caller is accepted while there are no API keys
+    document, resolver: for tests, a contract in place of the file, and the functions for its operationIds
     Raises `ConfigError`, `UnsupportedContract`, `store.StoreMismatch` and `store.StoreUnavailable`.
     """
     assert config.bank_url is not None
@@ -74,7 +74,7 @@ def create_app(
 
 
 def configure_bank(config: Config) -> None:
-    """Connect the bank at BANK_URL. Raises `ConfigError`."""
+    """Configure the bank at BANK_URL. Raises `ConfigError`."""
     assert config.bank_url is not None
     bank.configure(
         config.bank_url,

@@ -1,4 +1,4 @@
-"""The command line: without a command it serves, with one it does what the operator asks.
+"""The command line: without a command it starts the gateway, with one it runs an operator's command.
 
 Start the gateway with `python run.py`; `python run.py --help` lists the commands and every setting.
 """
@@ -40,7 +40,7 @@ from telemetry import logs, metrics
 
 
 def main() -> None:
-    """Do what the command line says."""
+    """Parse the command line, and serve or run a command."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         options = cli.parser(SETTINGS).parse_args()
@@ -57,7 +57,7 @@ def main() -> None:
             sys.exit(f"STORE_URL can't be used: {error}")
         except store.StoreUnavailable as error:
             sys.exit(f"the store at STORE_URL can't be reached now: {error}")
-    # A thread that hangs in a call to a database that vanished must not keep the process.
+    # A thread that hangs in a call to a lost database must not keep the process alive.
     logs.close()
     os._exit(0)
 
@@ -67,18 +67,18 @@ def _operate(config: Config, options: argparse.Namespace) -> int:
     if config.store_url == MEMORY:
         status, text = _operate_in_memory(config, options, operator)
     else:
-        # The first key may be made before the first gateway starts, which may need one.
+        # An operator may create the first key before the first gateway starts, which may require one.
         status, text = _run_command(config, options, operator, create=options.command == "keys")
     print(text, file=sys.stderr if status else sys.stdout)
     return status
 
 
 def _operate_in_memory(config: Config, options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    """Let the gateway that runs on PORT do it: no other process can see its memory."""
+    """Let the gateway that runs on PORT run the command, because no other process can read its memory."""
     try:
         return control_socket.send(config.port, sys.argv[1:], operator)
     except OSError:
-        if options.command == "keys" and options.keys == "create":  # to be put into API_KEYS
+        if options.command == "keys" and options.keys == "create":  # the operator puts the key into API_KEYS
             return _run_command(config, options, operator, create=True)
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
@@ -101,7 +101,7 @@ def worker() -> AsyncApp:
 
 
 def _end_with_parent() -> None:
-    """Stop when main()'s process was killed: nothing would replace this one, and the port would stay taken."""
+    """Stop when main()'s process is killed. Otherwise this worker would keep the port, and nothing would replace it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -125,7 +125,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
             finally:
                 control_socket.path_for(port).unlink(missing_ok=True)
         else:
-            # Everything was opened here once, so that an error is reported once. Each worker opens its own.
+            # Bank and store were opened here so that an error is reported once. Each worker opens its own.
             bank.close()
             store.close()
             configuration.hand_on({**overrides, **workers_folder, "BANK_URL": bank_url})
@@ -158,7 +158,7 @@ def _bank(config: Config) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
-    """Serve /metrics if METRICS_PORT is set; yield its URL, and the setting by which workers find their folder."""
+    """Serve /metrics if METRICS_PORT is set; yield its URL, and the variable that gives workers their folder."""
     if config.metrics_port is None:
         yield None, {}
         return
@@ -177,7 +177,7 @@ async def _listening(
 ) -> None:
     """Accept the operator's commands on payments in memory, and report that the gateway is ready."""
     if config.store_url == MEMORY:
-        with contextlib.suppress(OSError):  # the gateway works without them
+        with contextlib.suppress(OSError):  # the gateway works without the commands
             live = config.bank_url is not None
             commands = await control_socket.listen(port, cli.parser(SETTINGS), gateway.merchants, live=live)
             serving.servers.append(commands)

@@ -193,7 +193,7 @@ def _property_names(schema: Any) -> Iterator[str]:
 
 
 def _expiry(schema: dict[str, Any]) -> tuple[str, ...]:
-    """Return the year and month of the expiry rule (contract.py), nothing where the schema does not have it."""
+    """Return the names of the year and month of the expiry rule (contract.py); empty if the schema has no rule."""
     match schema.get("anyOf"):
         case [{"properties": later_year}, {"properties": this_year}] if len(later_year) == 1 and len(this_year) == 2:
             return tuple(this_year)

@@ -1,1 +1,1 @@
-"""What carries HTTP: uvicorn and its limits, and the middleware around the operations."""
+"""The HTTP server: uvicorn with limits, and the middleware around the operations."""

@@ -1,4 +1,4 @@
-"""What starts with the first request and ends with the last: keys, background tasks, and stopping without a loss."""
+"""The lifespan of the app: background tasks that run while it serves, and a stop that loses no payment."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from payments import resolver
 
 @contextlib.asynccontextmanager
 async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: object) -> AsyncIterator[None]:
-    """Run the background tasks while the app serves, then close bank and store."""
+    """Run the background tasks while the app serves, then close the bank and the store."""
     health.stopping = False
     _drain_on_sigterm(health, drain_s)
     await merchants.refresh()
@@ -34,14 +34,14 @@ async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: o
 
 
 def _collect_garbage_less_often() -> None:
-    """What exists now stays, and payments leave hardly any cycles: Python's 700 objects would cost 7 % of the CPU."""
+    """Collect less often: payments leave hardly any cycles, and Python's default of 700 objects would take 7 % CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def _drain_on_sigterm(health: Health, drain_s: float) -> None:
-    """At SIGTERM become unready, and stop `drain_s` later, as uvicorn does without this at once."""
+    """At SIGTERM become unready, and stop `drain_s` seconds later; uvicorn alone would stop at once."""
     if threading.current_thread() is not threading.main_thread():
         return  # a test that serves in a thread
     loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)

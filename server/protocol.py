@@ -1,7 +1,7 @@
-"""HTTP/1.1 before there is a request to route: bounds in bytes and time, and errors as problem documents.
+"""The HTTP/1.1 protocol: limits of size and time, and problem documents for malformed requests.
 
-uvicorn's protocol for httptools has no bound on a request's head or on how long it takes, and answers malformed
-requests with text. This subclass adds both. docs/decisions/private-names.md lists what it relies on.
+uvicorn's protocol for httptools limits neither the size of a request's head nor the time it takes, and answers
+malformed requests with text. docs/decisions/private-names.md lists the private names that this subclass relies on.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ HEAD_TIMEOUT_S: Final = 10.0
 # Seconds. A response is one packet too, and the UI's largest file takes this long at 50 KB/s.
 READ_TIMEOUT_S: Final = 20.0
 
-# Seconds for a client to read what was written before its connection is cut.
+# Seconds for a client to read what was written, before its connection is aborted.
 LINGER_S: Final = 5.0
 
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 with bounds.
+    """uvicorn's HTTP/1.1 protocol with limits.
 
     Offers to upgrade are ignored, as RFC 9110 (7.8) allows. Java's HttpClient and `curl --http2` make one with every
     request, and httptools would then read the request's body as the new protocol.
@@ -111,7 +111,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(Code.MALFORMED_REQUEST)
 
     def _close(self) -> None:
-        """Close the connection, and cut it when the client does not read what was written."""
+        """Close the connection, and abort it if the client does not read what was written."""
         self.transport.close()
         self.loop.call_later(LINGER_S, self.transport.abort)
 
@@ -124,8 +124,8 @@ class Protocol(HttpToolsProtocol):
     def _refuse(self, code: Code) -> None:
         self._head.stop()
         if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            # A complete request is being answered, maybe a payment. Close after its response: what follows it on
-            # this connection can't be read.
+            # A complete request, perhaps a payment, is being answered. Close after its response, because the bytes
+            # that follow it can't be read.
             self.cycle.keep_alive = False
             return
         if self._refusal is not None:
@@ -149,8 +149,8 @@ class Protocol(HttpToolsProtocol):
 class _Timeout:
     """Calls `then` after `seconds` from `start`, unless stopped before.
 
-    A request starts and stops several. A timer that is no longer needed keeps running, which is cheaper than to
-    cancel it and make another.
+    A request starts and stops several. The event loop's timer keeps running after `stop`, which is cheaper than
+    cancelling it and creating another.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, then: Callable[[], object]) -> None:
@@ -183,7 +183,7 @@ class _Timeout:
 
 @lru_cache
 def _start_of_answer(code: Code, *, https: bool) -> bytes:
-    """Return the part of a refusal's head that is the same for all with this code."""
+    """Return the part of a refusal's head that depends on the code only."""
     status = PROBLEMS[code].status
     own = {"content-type": MEDIA_TYPE, **HEADERS.get(code, {})}
     headers = [(name.lower().encode(), value.encode()) for name, value in own.items()]

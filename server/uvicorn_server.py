@@ -1,4 +1,4 @@
-"""Serving an app: the socket to listen on, and uvicorn with its limits."""
+"""Serving an app: the socket that it listens on, and uvicorn with its limits."""
 
 import contextlib
 import ipaddress
@@ -17,12 +17,12 @@ from config import Config
 from handlers.body import BODY_TIMEOUT_S
 from server.protocol import Protocol
 
-# Seconds that a payment in progress may need at a stop, beyond its body and the bank: to be recorded, for which the
-# store has store.WAIT_S, and to be answered.
+# Seconds that a payment in progress may need at a stop, in addition to the time for its body and for the bank: it is
+# recorded, within store.WAIT_S, and answered.
 SETTLE_S: Final = 6
 
-# Seconds that a connection may idle between two requests: longer than deploy/nginx.conf keeps one, so nginx closes
-# it, and never while it sends a payment.
+# Seconds that a connection may be idle between two requests. This is longer than in deploy/nginx.conf, so nginx closes
+# idle connections, and the gateway never closes one while nginx sends a payment on it.
 KEEP_ALIVE_S: Final = 20
 
 # Seconds for a TLS handshake, and for the client's answer to a TLS close; asyncio's own are 60 and 30.
@@ -42,7 +42,7 @@ class Loop(uvloop.Loop):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which calls back once it listens."""
+    """uvicorn's server, which awaits a function once it listens."""
 
     def __init__(self, options: uvicorn.Config, listening: Callable[[uvicorn.Server], Any]) -> None:
         super().__init__(options)
@@ -86,7 +86,7 @@ def _options(config: Config, app: Any) -> uvicorn.Config:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Listen there, or exit with one line that says why not."""
+    """Return a listening socket, or exit with one line that gives the reason."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -111,7 +111,7 @@ def is_loopback(host: str) -> bool:
 
 
 def raise_file_limit() -> None:
-    """Allow as many open files as this user may have. A connection is one, and the usual limit is 1024."""
+    """Raise the limit of open files to the user's maximum: each connection is one, and the usual limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,4 +1,4 @@
-"""Authentication: the merchant whose API key came with the request, or a 401."""
+"""Authentication: the merchant that the request's API key belongs to, or a 401."""
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 

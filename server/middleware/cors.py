@@ -1,4 +1,4 @@
-"""CORS: which pages may call the API from a browser. It is Starlette's, with problem documents as refusals."""
+"""CORS: which pages may call the API from a browser. Starlette's middleware, with problem documents as refusals."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def options(origins: Sequence[str]) -> dict[str, Any]:
 
 
 class Cors(CORSMiddleware):
-    """ASGI middleware outside of everything that may refuse a request, so that a page can read refusals too."""
+    """ASGI middleware around all that may refuse a request, so that a page can read refusals, too."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         allowed = super().preflight_response(request_headers)

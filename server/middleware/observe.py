@@ -1,6 +1,6 @@
 """What operators see of each request: its id on the response, its log line and its metrics.
 
-A log line names the route, never the path or the query, which may hold anything, a card number too.
+A log line has the route, never the path or the query, which may contain a card number.
 """
 
 import logging
@@ -19,7 +19,7 @@ from telemetry.request_context import RequestContext
 
 log = logging.getLogger("gateway.observe")
 
-# The operation of requests that are not for an operation of the contract, in the metrics.
+# The metrics' label for requests that are not for an operation of the contract.
 OTHER: Final = "other"
 
 LEVELS: Final = {500: logging.ERROR, 503: logging.WARNING}
@@ -80,7 +80,7 @@ def note(context: RequestContext, scope: Scope, status: int, took_s: float) -> N
 
 
 def _names(scope: Scope) -> tuple[str | None, str | None]:
-    """Return what a request is called, and the route that it came by; None for what is neither API nor health."""
+    """Return the names of a request's operation and route; both are None outside the API and the health checks."""
     operation: Operation | None = scope.get(OPERATION)
     if operation is not None:
         return operation.id, operation.route

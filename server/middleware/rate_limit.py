@@ -1,8 +1,8 @@
 """Rate limits: how many requests a merchant may make (RATE_LIMIT), counted by the library `limits`.
 
 Windows are fixed and begin with their first request, so RateLimit and Retry-After
-(draft-ietf-httpapi-ratelimit-headers) say exactly what will happen. The price: up to twice the rate across the border
-of two windows. While the Redis that counts does not answer, requests are served uncounted.
+(draft-ietf-httpapi-ratelimit-headers) are exact. The price is up to twice the rate across the border of two windows.
+While the Redis that counts does not answer, requests are served without being counted.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from handlers.scope import MERCHANT, OPERATION
 
 log = logging.getLogger("gateway.rate_limit")
 
-# A Redis near the gateway answers in a millisecond. After it did not, it is not asked for a second.
+# Seconds. A Redis near the gateway answers in a millisecond. If it does not within WAIT_S, it is not asked for RETRY_S.
 WAIT_S: Final = 0.25
 RETRY_S: Final = 1.0
 
@@ -43,7 +43,7 @@ class _Window:
 class RateLimiter:
     """Counts requests by merchant.
 
-    rates: every one of them must allow a request
+    rates: all of them must allow a request
     store_url: `memory:` or the URL of a Redis; raises `ConfigError` for any other
     """
 
@@ -54,7 +54,7 @@ class RateLimiter:
         self._not_before = 0.0
 
     async def count(self, merchant: str) -> list[_Window]:
-        """Count one request of this merchant; return nothing while requests can't be counted."""
+        """Count one request of this merchant, and return its windows; empty while requests can't be counted."""
         if time.monotonic() < self._not_before:
             return []
         try:

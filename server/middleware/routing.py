@@ -1,8 +1,8 @@
 """Routing: the one place where a request's path and method are looked up.
 
-Starlette's router is more lenient than a payment API can be: it redirects a trailing slash to a URL made from the
-Host header, and matches a path that ends in a newline. Behind this middleware a request is for an operation of the
-contract, which is in its scope, or for one of the few paths that are served beside the contract.
+Starlette's router is too lenient for a payment API: it redirects a trailing slash to a URL made from the Host header,
+and matches a path that ends in a newline. This middleware puts the operation of the contract, or the endpoint outside
+the contract, into the request's scope.
 """
 
 import re
@@ -25,7 +25,7 @@ from handlers.scope import ENDPOINT, OPERATION
 class Routing(SpecMiddleware):
     """ASGI middleware; it raises `Problem` for an unknown path or method.
 
-    endpoints: what is served beside the contract, by path
+    endpoints: the endpoints outside the contract, by path
     """
 
     def __init__(self, app: ASGIApp, contract: Contract, endpoints: Mapping[str, Endpoint]) -> None:
@@ -65,7 +65,7 @@ class Routing(SpecMiddleware):
                     raise Problem(Code.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(operations))})
                 scope[OPERATION], scope["path_params"] = operations[method], parameters
             else:
-                self._route_beside(scope, path, method)
+                self._route_outside(scope, path, method)
         await self._app(scope, receive, send)
 
     def _at(self, path: str) -> tuple[dict[str, Operation], dict[str, str]]:
@@ -78,7 +78,7 @@ class Routing(SpecMiddleware):
                     return operations, dict(zip(names, found.groups(), strict=True))
         return {}, {}
 
-    def _route_beside(self, scope: Scope, path: str, method: str) -> None:
+    def _route_outside(self, scope: Scope, path: str, method: str) -> None:
         if path in self._endpoints:
             scope[ENDPOINT] = self._endpoints[path]
         elif not (path.isprintable() and path.startswith(self._ui)):

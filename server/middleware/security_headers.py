@@ -1,4 +1,4 @@
-"""Headers that restrict what browsers do with an answer, on every answer."""
+"""The headers of every response that restrict what browsers do with it."""
 
 from typing import Final
 
@@ -24,10 +24,10 @@ _HTTPS: Final = {"strict-transport-security": "max-age=31536000"}
 
 
 class SecurityHeaders:
-    """The headers by path: an API answer may not run, be framed or be cached; the UI may run its own scripts.
+    """The headers by path: a response of the API may not run, be framed or be cached; the UI may run its own scripts.
 
     ui: the path prefix of the UI
-    https: whether to tell browsers to use https only; a proxy that serves https sends that header itself
+    https: whether browsers must use https; a proxy that serves https adds that header itself
     """
 
     def __init__(self, ui: str, *, https: bool) -> None:
@@ -37,7 +37,7 @@ class SecurityHeaders:
         self._of_ui = _raw({**_COMMON, **_UI, **more})
 
     def at(self, path: str) -> list[tuple[bytes, bytes]]:
-        """Return the headers of an answer at this path, as ASGI has them."""
+        """Return the headers of a response at this path, as ASGI represents them."""
         return self._of_ui if path.startswith(self._ui) else self.of_api
 
 
