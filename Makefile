@@ -1,4 +1,4 @@
-# `make run` starts the gateway, `make test` passes its tests; both install what they need into .venv.
+# `make run` starts the gateway, and `make test` runs its tests. Both install what they need into .venv.
 PYTHON ?= python3
 DEV := .venv/dev
 RUN := .venv/run
@@ -25,28 +25,29 @@ format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
 	$(DEV)/bin/ruff format .
 
-# Against a gateway that is running: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...]
+# Fuzz a running gateway: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...]
 URL ?= http://127.0.0.1:8000
 CASES ?= 1000
 fuzz: $(DEV)/installed
 	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES) \
 	  $(if $(KEY),--header 'Authorization: Bearer $(KEY)')
 
-# Kill gateways and databases under load, then compare the books: make chaos [SECONDS=60] [SEED=1] [STORE=postgresql|sqlite]
+# Kill gateways and the database under load, then compare the bank's ledger with the payments:
+# make chaos [SECONDS=60] [SEED=1] [STORE=postgresql|sqlite]
 SECONDS ?= 60
 SEED ?= 1
 STORE ?= postgresql
 chaos: $(DEV)/installed
 	$(DEV)/bin/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --store $(STORE)
 
-# Compare what a payment costs with what else one would build; half an hour. Needs wrk and nginx's echo module:
+# Compare the cost of a payment with that in other stacks. It takes half an hour, and needs wrk and nginx's echo module:
 # apt-get install wrk libnginx-mod-http-echo
 bench: $(BENCH)/installed
 	$(BENCH)/bin/python -m bench
 
-# Take the newest versions of everything and pin them.
+# Pin the newest version of every package.
 lock: $(DEV)/installed
-	@echo '# Every package that gets installed, on every Python and platform. Made by `make lock`; do not edit.' > constraints.new
+	@echo '# Every package that is installed, for all Pythons and platforms. Written by `make lock`; do not edit.' > constraints.new
 	sed '/^-c/d' requirements.txt requirements-dev.txt bench/requirements.txt | grep -v '^-r' | \
 	  $(DEV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet - >> constraints.new
 	mv constraints.new constraints.txt
