@@ -1,0 +1,21 @@
+"""run.py that reports on standard error each time that it opens the store."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import run
+import store
+
+_configure = store.configure
+
+
+def _reported(*arguments: Any, **options: Any) -> None:
+    print("OPENED", file=sys.stderr, flush=True)
+    _configure(*arguments, **options)
+
+
+store.configure = _reported
+run.main()
