@@ -27,6 +27,9 @@ AT_ONCE: Final = 4
 WAIT_S: Final = 0.004
 LONGEST_WAIT_S: Final = 5.0
 
+# Retry-After is as many times as long. With thousands of clients that wait for it, few enough return in each second.
+RETRY_AFTER_FACTOR: Final = 2
+
 
 class Admission:
     """Counts the payments in progress.
@@ -108,7 +111,7 @@ class Admit:
         """Refuse the payment, without raising, which would cost twice as much CPU."""
         metrics.SHED.inc()
         wait_s = await self._admission.wait_to_refuse()
-        retry_after = {"Retry-After": str(math.ceil(wait_s))}  # the busier it is, the later clients shall return
+        retry_after = {"Retry-After": str(math.ceil(wait_s * RETRY_AFTER_FACTOR))}
         await problems.response(Problem(Code.OVERLOADED, headers=retry_after))(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
