@@ -10,6 +10,7 @@ from connexion.middleware.server_error import ServerErrorMiddleware
 from connexion.middleware.swagger_ui import SwaggerUIMiddleware
 
 from config import Config
+from handlers import problems
 from handlers.contract import Contract, Endpoint
 from handlers.operations import Operations
 from merchants import Merchants
@@ -31,8 +32,8 @@ def ordered(
     routing = partial(Routing, contract=contract, endpoints=endpoints)
     limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
     chosen: list[tuple[Any, bool]] = [
-        (ServerErrorMiddleware, True),  # answers what fails in the middleware below it
         (partial(Observe, security_headers=headers), True),  # logs, counts and marks every response
+        (partial(ServerErrorMiddleware, handler=problems.render), True),  # answers what fails in the two below
         (with_cors, bool(config.cors_origins)),  # pages can read refusals too, and preflights need no key
         (ExceptionMiddleware, True),  # turns what is raised below it into problem documents
         (routing, True),  # decides what is called, which everything below depends on
