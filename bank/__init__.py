@@ -66,7 +66,7 @@ def configure(
     connect_timeout_s: for one attempt to connect, and for the wait for a slot
     timeout_s: for a whole call, retries included
     retries: further attempts after one that was certainly not processed
-    concurrency: calls that may be under way at once (slots)
+    concurrency: calls that may be in progress at once (slots)
     breaker_failures: calls in a row that did not reach the bank before the circuit opens
     breaker_open_s: seconds until an open circuit lets one call through
     ca_file: PEM file of the authorities that may sign the bank's certificate, instead of the usual ones

@@ -1,10 +1,10 @@
 """One deadline for a whole HTTP call, and whether any of the request was sent.
 
 `requests` limits the wait for each piece of a reply, not the whole call: a bank that sends one byte a second keeps
-a call open for ever. Its exceptions do not say whether the request left. This module knows both at the
-connection. urllib3's connection classes get a socket of ours, `_Socket`: it sends and reads within what is left of
-the deadline, never blocks the event loop (bank/waiting.py), and notes when the first byte leaves. Name
-resolution, connecting and the TLS handshake block, so they run in a thread.
+a call open forever. Its exceptions do not say whether any of the request was sent. Both are known at the connection,
+so urllib3's connection classes use the socket of this module, `_Socket`: it sends and reads until the deadline only,
+never blocks the event loop (bank/waiting.py), and notes when the first byte leaves. Name resolution, connecting and
+the TLS handshake block, so they run in a thread.
 """
 
 import asyncio

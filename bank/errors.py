@@ -21,7 +21,7 @@ class NotReached(BankError):
 
 
 class Overloaded(NotReached):
-    """Too many payments are under way."""
+    """Too many payments are in progress."""
 
 
 class Refused(BankError):

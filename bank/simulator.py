@@ -210,7 +210,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 def main() -> None:
-    """Run the simulator by itself until Ctrl-C or SIGTERM."""
+    """Run the simulator alone until Ctrl-C or SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m bank.simulator", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="default: 8080; 0 takes a free one")

@@ -1,6 +1,6 @@
 """Read JSON strictly: RFC 8259 in UTF-8, with the restrictions of I-JSON (RFC 7493).
 
-The bodies of requests and the replies of banks are both read here. The module stands in this package because
+The bodies of requests and the replies of banks are both read here. The module is in this package because
 handlers may import from bank, but bank may not import from handlers.
 """
 

@@ -45,7 +45,7 @@ def machine() -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Read results.json in `folder`, and write results.md and the plots beside it."""
+    """Read results.json in `folder`, and write results.md and the plots there."""
     results = json.loads((folder / "results.json").read_text())
     at_64 = {name: by["64"] for name, by in results["posts"]["50"].items()}
     gets = {name: by["64"] for name, by in results["gets"].items()}

@@ -1,4 +1,4 @@
-"""The operator's commands: which there are, and which module runs each.
+"""The operator's commands, and the modules that run them.
 
 run.py payments [--status S] [--since T] [--limit N] [--json]
 run.py pending [--json]
@@ -19,7 +19,7 @@ from merchants import Merchants
 
 
 class Setting(Protocol):
-    """What --help says of a setting (config.py)."""
+    """What --help shows of a setting (config.py)."""
 
     @property
     def why(self) -> str: ...

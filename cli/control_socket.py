@@ -1,8 +1,8 @@
 """The control socket: how an operator's command reaches payments in a gateway's memory.
 
-Any process can open a database, so the commands do that themselves. The memory of a gateway only the
-gateway can read: with STORE_URL=memory: it listens on a Unix socket that only its own user can open,
-and runs the commands that are sent there.
+Any process can open a database, so with a database the commands use it directly. Only the gateway can read its
+memory: with STORE_URL=memory: it listens on a Unix socket that only its own user can open, and runs the commands that
+are sent there.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How the rows that a command found are printed: as a table or as JSON."""
+"""Printing the rows that a command found, as a table or as JSON."""
 
 import json
 from collections.abc import Mapping, Sequence

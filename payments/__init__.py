@@ -105,7 +105,7 @@ async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Cl
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
         log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, _reason(error))
-        # The claim may be recorded all the same, now or later: perhaps only the store's answer was lost.
+        # The claim may still be recorded, now or later: perhaps only the store's answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
         store.keep_trying(payment.id, lambda: store.drop(payment.id), after=unfinished)
         raise store.StoreUnavailable from None

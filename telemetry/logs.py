@@ -3,7 +3,7 @@
 Standard output has one line for each request, standard error everything else, as JSON or as text. What the gateway's
 own modules log is safe by construction: no card number, no CVV, no path, no exception's message. What libraries log
 is not: urllib3, for one, quotes an invalid header of the bank's reply, which may repeat the card. Of a library's
-message only the place in its code is shown. A last filter masks whatever looks like a card number.
+message only the place in its code is shown. A final filter masks everything that looks like a card number.
 
 A thread writes the lines, so a reader of standard output that stops reading delays no payment. It loses lines once
 `QUEUED` of them wait.

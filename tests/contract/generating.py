@@ -1,4 +1,4 @@
-"""Requests for the differential test: valid ones, and ones changed at random in the ways that clients err."""
+"""Requests for the differential test: valid ones, and ones with random changes like the errors that clients make."""
 
 import copy
 import json
@@ -93,7 +93,7 @@ CONTENT_TYPES = (
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. `changes` are the names of what was changed in a valid one."""
+    """One HTTP request. `changes` names the changes that were made to a valid request."""
 
     method: str
     path: str
@@ -103,7 +103,7 @@ class Request:
     changes: tuple[str, ...]
 
     def scope(self) -> dict[str, Any]:
-        """Return the request as an ASGI server hands it over."""
+        """Return the ASGI scope of the request."""
         length = [("content-length", str(len(self.body)))] if self.body else []
         return {
             "type": "http",
@@ -123,7 +123,7 @@ class Request:
 
 @dataclass
 class Draft:
-    """A request while it is made."""
+    """A request that is being generated."""
 
     method: str
     template: str
@@ -203,7 +203,7 @@ def _value(name: str, schema: dict[str, Any], rng: random.Random) -> Any:
 
 
 def _text(parameter: dict[str, Any], value: Any) -> list[str]:
-    """Return a parameter's value as it is written, in one text for each time that it is repeated."""
+    """Return the texts that a parameter's value is sent as, one for each repetition."""
 
     def plain(part: Any) -> str:
         return {True: "true", False: "false"}.get(part, str(part)) if isinstance(part, bool) else str(part)
@@ -310,7 +310,7 @@ _ANYWHERE: list[Change] = [
 
 
 def _fields(draft: Draft) -> list[tuple[Any, Any]]:
-    """Return the places of the body where a value can be replaced: containers with their keys."""
+    """Return the positions in the body where a value can be replaced, as pairs of container and key."""
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -360,7 +360,7 @@ def _no_body(draft: Draft, _: random.Random) -> None:
 
 
 def _raw(draft: Draft, addition: bytes) -> None:
-    """Add to an object's text what no Python value stands for."""
+    """Add JSON text to an object that no Python value represents."""
     text = json.dumps(draft.body).encode()
     draft.raw = text[:-1] + addition + b"}" if text.startswith(b'{"') else text
 

@@ -1,4 +1,4 @@
-"""Contracts for the differential test: the contract as it is, and changed in ordinary ways of OpenAPI."""
+"""Contracts for the differential test: the contract unchanged, and changed in ordinary ways of OpenAPI."""
 
 import copy
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def parameter(name: str, place: str, schema: Document, **more: Any) -> Document:
 
 @mutation
 def nothing(document: Document) -> None:
-    """The contract as it is."""
+    """Leave the contract unchanged."""
 
 
 @mutation

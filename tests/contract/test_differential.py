@@ -1,7 +1,7 @@
-"""The gateway accepts the requests that Connexion accepts, but for a short list of cases where it is stricter.
+"""The gateway accepts the requests that Connexion accepts, except for a short list of cases where it is stricter.
 
-The gateway answers operations without Connexion's request-time middleware, so something has to hold it to the
-contract. Here the same contract is served by a plain Connexion application and by the gateway, both with stub
+The gateway answers operations without Connexion's request-time middleware, so it must be compared with Connexion.
+The same contract is served by a plain Connexion application and by the gateway, both with stub
 functions, and both get the same generated requests (generating.py), for several contracts (mutations.py).
 """
 
@@ -33,7 +33,7 @@ BASE = "/api/v1"
 KEY = "pgw_test_" + "k" * 43
 REQUESTS = 300  # for each contract
 
-# Where the gateway refuses what Connexion accepts. In each case Connexion's verdict depends on what was not meant.
+# The reasons for which the gateway refuses requests that Connexion accepts, and the requests that they apply to.
 STRICTER: Final[dict[str, Callable[[Request], object]]] = {
     "a repeated field name is ambiguous (RFC 8259, 4)": lambda sent: "repeated field name" in sent.changes,
     "NaN is not JSON (RFC 8259, 6)": lambda sent: "NaN" in sent.changes,
@@ -51,7 +51,7 @@ STRICTER: Final[dict[str, Callable[[Request], object]]] = {
 
 
 def _texts(sent: Request) -> set[str]:
-    """Return the texts of parameters in the path and the query, as they are written."""
+    """Return the texts of parameters in the path and the query, percent-encoded as they are sent."""
     written = f"{sent.path}&{sent.query}"
     return {*re.split(r"[/=&]", written), *re.split(r"[/=&,]|%7C|%20", written)}
 
@@ -101,7 +101,7 @@ async def accepted(application: AsyncApp, sent: Request) -> bool:
 
     try:
         await application(sent.scope(), receive, send)
-    except Exception:  # Connexion's outermost middleware answers 500 and raises all the same
+    except Exception:  # Connexion's outermost middleware answers 500 and raises the exception again
         return False
     return statuses == [204]
 
@@ -121,7 +121,7 @@ def verdicts(name: str) -> list[tuple[Request, bool, bool]]:
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but the test's own."""
+    """Remove all settings from the environment."""
     monkeypatch.chdir("/")
     for name in config.SETTINGS:
         monkeypatch.delenv(name, raising=False)
@@ -129,7 +129,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_gateway_accepts_what_connexion_accepts(name: str) -> None:
-    """Where the verdicts differ, the gateway is the stricter one and the reason is on the list."""
+    """If the verdicts differ, the gateway is stricter, and the reason is on the list."""
     compared = verdicts(name)
     differing = [
         sent
@@ -138,12 +138,12 @@ def test_the_gateway_accepts_what_connexion_accepts(name: str) -> None:
     ]
     assert not differing, [(sent, len(differing)) for sent in differing[:5]]
     agreed = [by_connexion for _, by_connexion, by_gateway in compared if by_connexion == by_gateway]
-    assert agreed.count(True) > REQUESTS / 10, "many requests are valid"
-    assert agreed.count(False) > REQUESTS / 10, "and many are not"
+    assert agreed.count(True) > REQUESTS / 10, "both accept many requests"
+    assert agreed.count(False) > REQUESTS / 10, "both refuse many requests"
 
 
 def test_every_reason_on_the_list_is_needed() -> None:
-    """A reason that explains no difference would hide one later."""
+    """Each reason explains a difference; any other could hide a later one."""
     differing = [
         sent for name in MUTATIONS for sent, by_connexion, by_gateway in verdicts(name) if by_connexion > by_gateway
     ]
@@ -152,6 +152,6 @@ def test_every_reason_on_the_list_is_needed() -> None:
 
 
 def test_five_thousand_requests_are_compared() -> None:
-    """For the contract as it is, and for a dozen changes of it at least."""
+    """They are sent for the unchanged contract and for at least a dozen changes of it."""
     assert len(MUTATIONS) > 12
     assert sum(len(verdicts(name)) for name in MUTATIONS) >= 5000

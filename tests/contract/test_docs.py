@@ -30,18 +30,18 @@ def name_of(document: Path) -> str:
 
 
 def prose(document: Path) -> str:
-    """The document without its code blocks."""
+    """Return a document without its code blocks."""
     return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors that Markdown renderers make of the headings."""
+    """Return the anchors that Markdown renderers make of the headings."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def rows(text: str, first: str) -> dict[str, list[str]]:
-    """The rows of the table whose first column is called `first`: the other cells by the first, without backticks."""
+    """Return the rows of the table whose first column is called `first`, by their first cell, without backticks."""
     table = re.search(rf"^\| {first} \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
     assert table is not None, first
     cells = [[cell.strip().strip("`") for cell in row[1:-1].split(" | ")] for row in table[1].splitlines()]
@@ -51,13 +51,13 @@ def rows(text: str, first: str) -> dict[str, list[str]]:
 
 
 def test_readme_is_short() -> None:
-    """README.md starts a reader; everything else is in docs/."""
+    """README.md has fewer than 150 lines; everything else is in docs/."""
     assert len(README.splitlines()) < 150
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_link_leads_somewhere(document: Path) -> None:
-    """A relative link is to a file that exists, and its anchor to a heading of that file."""
+def test_every_link_has_a_target(document: Path) -> None:
+    """A relative link leads to an existing file, and its anchor to a heading of that file."""
     for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", prose(document)):
         if "://" in target:
             continue

@@ -1,4 +1,4 @@
-"""run.py with every response checked: one that breaks the contract becomes a 500."""
+"""Run run.py with every response checked: one that breaks the contract becomes a 500."""
 
 import sys
 from pathlib import Path
@@ -20,6 +20,6 @@ def _checked(*arguments: Any, **options: Any) -> Gateway:
 
 app.create_app = _checked
 
-import run  # after that, because it takes what is there then
+import run  # run.py imports the create_app that is set above
 
 run.main()

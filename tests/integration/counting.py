@@ -1,4 +1,4 @@
-"""run.py in a process that counts its Python calls, and prints the count to standard error on SIGUSR1."""
+"""Run run.py, count its Python calls, and print the count to standard error on SIGUSR1."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""run.py that kills itself with SIGKILL at one step of a payment.
+"""Run run.py, which kills itself with SIGKILL at one step of a payment.
 
     CRASH_AT=STEP python crashing.py
 
@@ -46,7 +46,7 @@ def _crashing(function: Callable[..., Awaitable[Any]], when: str) -> Callable[..
 
 when, _, name = os.environ["CRASH_AT"].partition("-")
 for known, module in MODULES.items():
-    # All are wrapped, because `claim` learns the ids of the payments of 666 minor units.
+    # All are wrapped, because the wrapper of `claim` notes the ids of the payments of 666 minor units.
     setattr(module, known, _crashing(getattr(module, known), when if known == name else "never"))
 if name == "working":  # during the bank call, which takes 2 s
     asked = bank.authorize

@@ -237,7 +237,7 @@ def test_each_invalid_request_gets_its_problem(gateway: Gateway, request_bytes: 
 
 
 def test_allow_lists_every_method_of_the_path(gateway: Gateway) -> None:
-    """Fixed paths, templates and paths beside the contract all have a complete Allow header."""
+    """Fixed paths, templates and paths outside the contract all have a complete Allow header."""
     for path, allow in (("/api/v1/payments", "POST"), ("/api/v1/payments/x", "GET, HEAD"), ("/", "GET, HEAD")):
         _, headers, _ = send(gateway, f"DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert ", ".join(sorted(headers["allow"].split(", "))) == allow

@@ -54,31 +54,31 @@ def calls(gateway: Gateway, send: Callable[[], requests.Response], status: int) 
     return (so_far() - before) / REQUESTS
 
 
-def test_a_payment(gateway: Gateway) -> None:
-    """A payment costs no more than its figure, from reading it to answering it, including the call to the bank."""
+def test_a_payment_costs_no_more_than_its_figure(gateway: Gateway) -> None:
+    """A payment makes at most 25 % more calls than `PAYMENT`, including its call to the bank."""
     assert calls(gateway, gateway.pay, 201) < ALLOWED_GROWTH * PAYMENT
 
 
-def test_a_read(gateway: Gateway) -> None:
-    """Reading a payment from memory costs no more than its figure."""
+def test_a_read_costs_no_more_than_its_figure(gateway: Gateway) -> None:
+    """Reading a payment from memory makes at most 25 % more calls than `READ`."""
     payment_id = gateway.pay().json()["id"]
     assert calls(gateway, lambda: gateway.find(payment_id), 200) < ALLOWED_GROWTH * READ
 
 
-def test_a_refusal() -> None:
-    """Refusing a payment when no slot is free costs no more than its figure."""
+def test_a_refusal_costs_no_more_than_its_figure() -> None:
+    """Refusing a payment when no slot is free makes at most 25 % more calls than `REFUSAL`."""
     release = threading.Event()
 
-    def say_nothing(_connection: socket.socket) -> None:
+    def answer_nothing(_connection: socket.socket) -> None:
         release.wait(60)
 
-    bank = ScriptedBank(say_nothing)
+    bank = ScriptedBank(answer_nothing)
     settings = {"BANK_URL": bank.url, "BANK_CONCURRENCY": "1", "BANK_QUEUE": "0", "BANK_TIMEOUT_S": "60"}
     with Gateway(script=COUNTING, settings=settings, LOG_FORMAT="json") as gateway, ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(requests.post, f"{gateway.api}/payments", json=support.valid_payment(), timeout=60)
+        in_progress = pool.submit(requests.post, f"{gateway.api}/payments", json=support.valid_payment(), timeout=60)
         wait_until(lambda: bank.requests)
         assert calls(gateway, gateway.pay, 503) < ALLOWED_GROWTH * REFUSAL
         gateway.process.kill()
         release.set()
-        assert isinstance(under_way.exception(), requests.ConnectionError)
+        assert isinstance(in_progress.exception(), requests.ConnectionError)
     bank.close()

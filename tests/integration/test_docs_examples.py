@@ -1,4 +1,4 @@
-"""What the documents tell readers to run is run here, as it is written."""
+"""The commands and examples in the documents are run as they are written."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ NODE = shutil.which("node")
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The code blocks in this language."""
+    """Return the code blocks in this language."""
     found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     return found
 
@@ -53,14 +53,14 @@ def run_shell(script: str, api: str) -> subprocess.CompletedProcess[str]:
 
 
 def split(response: str) -> tuple[str, set[str], dict[str, Any]]:
-    """The status line, the names of the headers, and the body of what `curl -i` shows."""
+    """Return the status line, the names of the headers, and the body of what `curl -i` shows."""
     head, _, body = response.replace("\r\n", "\n").partition("\n\n")
     status, *headers = head.split("\n")
     return status, {header.partition(":")[0].lower() for header in headers}, json.loads(body)
 
 
 def test_readme_shows_the_real_answer(gateway: Gateway) -> None:
-    """The first curl of README.md is answered as README.md shows, but for the id and the time; the second finds it."""
+    """The first curl of README.md gets the response shown, with another id and time; the second finds the payment."""
     paying, finding = (block for block in blocks(README, "sh") if block.startswith("curl"))
     status, headers, payment = split(run_shell(paying, gateway.api).stdout)
     shown_status, shown_headers, shown = split(blocks(README, "http")[0])
@@ -72,7 +72,7 @@ def test_readme_shows_the_real_answer(gateway: Gateway) -> None:
 
 
 def test_the_curls_for_merchants_are_answered(merchants_gateway: Gateway) -> None:
-    """A payment, the same one twice with a key, and an error word for word."""
+    """The curls make a payment, repeat one with its key, and get the shown error word for word."""
     paying, repeating, failing = (block for block in blocks(MERCHANTS, "sh") if block.startswith("curl"))
     for command, again in ((paying, False), (repeating, False), (repeating, True)):
         status, headers, payment = split(run_shell(command, merchants_gateway.api).stdout)
@@ -107,7 +107,7 @@ EXAMPLES = [
         _javascript,
         blocks(MERCHANTS, "js")[0],
         id="javascript",
-        marks=pytest.mark.skipif(NODE is None, reason="there is no node on this machine"),
+        marks=pytest.mark.skipif(NODE is None, reason="node is not installed"),
     ),
 ]
 example = pytest.mark.parametrize(("write", "source"), EXAMPLES)
@@ -115,7 +115,7 @@ Write = Callable[[str, Path], list[str]]
 
 
 def pay(write: Write, source: str, folder: Path, api: str, card_number: str) -> subprocess.CompletedProcess[str]:
-    """Run an example as a program of its own, against another gateway and with another card."""
+    """Run an example as a program, with another gateway and another card."""
     assert API in source
     assert support.AUTHORIZED_CARD in source
     return subprocess.run(
@@ -142,7 +142,7 @@ def pay(write: Write, source: str, folder: Path, api: str, card_number: str) -> 
 def test_an_example_pays(
     write: Write, source: str, card_and_status: tuple[str, str], merchants_gateway: Gateway, tmp_path: Path
 ) -> None:
-    """Against a real gateway, each example ends with the final status."""
+    """Each example ends with the final status of its payment."""
     card_number, status = card_and_status
     ran = pay(write, source, tmp_path, merchants_gateway.api, card_number)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -150,17 +150,17 @@ def test_an_example_pays(
 
 
 @example
-def test_an_example_reports_what_is_refused(
+def test_an_example_reports_a_refused_payment(
     write: Write, source: str, merchants_gateway: Gateway, tmp_path: Path
 ) -> None:
-    """A 400 is not sent again: the error is shown and the exit status is not 0."""
+    """A 400 is shown and not sent again, and the exit status is not 0."""
     ran = pay(write, source, tmp_path, merchants_gateway.api, "42")
     assert ran.returncode != 0
     assert "validation_failed" in ran.stderr
 
 
 def hang_up(connection: socket.socket) -> None:
-    """A script for a server that closes the connection without an answer."""
+    """Close the connection without an answer; a script for `ScriptedBank`."""
     connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -182,7 +182,7 @@ AGAIN = {status: reply(status, b"{}", "Retry-After: 1") for status in (202, 409,
 def test_an_example_sends_the_same_request_with_the_same_key(
     write: Write, source: str, first: list[Callable[[socket.socket], None]], tmp_path: Path
 ) -> None:
-    """Until the payment is final, after every answer that may not be the last."""
+    """It does so after every response that is not final, until the payment is final."""
     answers = iter([*first, PAID])
     with scripted_bank(lambda connection: next(answers)(connection)) as server:
         ran = pay(write, source, tmp_path, server.url, support.AUTHORIZED_CARD)
@@ -204,7 +204,7 @@ def test_an_example_sends_the_same_request_with_the_same_key(
     ],
     ids=["422", "500"],
 )
-def test_an_example_ends_where_sending_again_does_not_help(
+def test_an_example_does_not_retry_a_final_error(
     write: Write, source: str, last: Callable[[socket.socket], None], tmp_path: Path
 ) -> None:
     """One request is sent, and the exit status is not 0."""
@@ -215,12 +215,12 @@ def test_an_example_ends_where_sending_again_does_not_help(
 
 
 def operator_commands() -> list[str]:
-    """The lines of docs/operations.md that begin with the alias `gateway`."""
+    """Return the lines of docs/operations.md that begin with the alias `gateway`."""
     return [line for block in blocks(OPERATIONS, "sh") for line in block.splitlines() if line.startswith("gateway ")]
 
 
 def test_the_operators_commands_work(tmp_path: Path) -> None:
-    """Each command in docs/operations.md succeeds, with the id of a payment and of a key that exist."""
+    """Each command in docs/operations.md succeeds, with the ids of an existing payment and key."""
     settings = {"STORE_URL": f"sqlite:///{tmp_path / 'payments.db'}", "FINGERPRINT_KEY": "0f" * 32}
     kinds = set()
     key_id = ""
@@ -267,6 +267,6 @@ def test_the_simulator_starts_as_qa_starts_it() -> None:
             process.terminate()
 
 
-def test_a_scripted_fault_works_as_qa_is_told() -> None:
+def test_the_scripted_fault_in_qa_md_works() -> None:
     """The Python example of docs/qa.md passes."""
     exec(blocks(QA, "python")[0], {"scripted_bank": scripted_bank, "reply": reply, "Gateway": Gateway})  # noqa: S102

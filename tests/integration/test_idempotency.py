@@ -75,7 +75,7 @@ def test_a_repeated_key_is_replayed_refused_or_in_use(gateway: Gateway) -> None:
     [({"cvv": "12"}, 400), ({"card_number": support.REFUSED}, 500), ({"card_number": support.UNAVAILABLE_CARD}, 503)],
 )
 def test_a_key_is_free_after_a_failure(gateway: Gateway, changes: dict[str, str], status: int) -> None:
-    """No record stays, so the same key may be used for another payment."""
+    """A payment that failed leaves no record, so its key may be used for another payment."""
     key = str(uuid.uuid4())
     assert pay(gateway, key, **changes).status_code == status
     fresh = pay(gateway, key)

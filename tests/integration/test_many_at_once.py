@@ -1,4 +1,4 @@
-"""Hundreds of payments under way in one process take memory but no threads."""
+"""Hundreds of payments in progress in one process take memory but no threads."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ def bank() -> Iterator[WaitingBank]:
     running.close()
 
 
-def test_500_payments_are_under_way_in_one_process_with_few_threads(bank: WaitingBank) -> None:
+def test_500_payments_are_in_progress_in_one_process_with_few_threads(bank: WaitingBank) -> None:
     """All of them are at the bank at the same time, none is refused, and each is answered 201."""
     settings = {"BANK_URL": bank.url, "BANK_CONCURRENCY": str(MANY), "BANK_TIMEOUT_S": "30"}
     with Gateway(settings=settings) as gateway, ThreadPoolExecutor(MANY) as pool:

@@ -74,9 +74,9 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
 
 
 def test_an_operator_can_not_settle_while_the_request_is_running(database_url: str) -> None:
-    """Such a payment is not listed as unresolved either; its request settles it."""
+    """The command is refused, and the payment is not listed as unresolved, because its request settles it."""
     with Gateway(settings=settings(database_url), BANK_TIMEOUT_S="60") as gateway, ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(gateway.pay, card_number=support.SILENT)
+        in_progress = pool.submit(gateway.pay, card_number=support.SILENT)
         wait_until(lambda: json.loads(command(database_url, "payments", "--json").stdout))
         (payment,) = json.loads(command(database_url, "payments", "--json").stdout)
         early = command(database_url, "settle", payment["id"], "declined", "--note", "too early")
@@ -87,11 +87,11 @@ def test_an_operator_can_not_settle_while_the_request_is_running(database_url: s
         assert command(database_url, "pending").stdout == "none\n"
         gateway.process.kill()  # its request would run for a minute
         with pytest.raises(requests.ConnectionError):
-            under_way.result()
+            in_progress.result()
 
 
 def test_the_commands_reach_payments_in_memory() -> None:
-    """The gateway on the same PORT runs them; without one they say so."""
+    """The gateway on the same PORT runs the commands; without a gateway they fail and say so."""
     bank = ScriptedBank(reply(502, b""))
     with Gateway(BANK_URL=bank.url) as gateway:
         port = gateway.api.split(":")[2].split("/")[0]
@@ -131,7 +131,7 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
 
 
 def test_a_database_outage_is_503_before_the_bank_call_and_202_after(postgresql: Postgres) -> None:
-    """Before: the bank is not asked. After its answer: PENDING, and settled when the database is back."""
+    """A new payment is refused; one that the bank answered is PENDING, and is settled when the database is back."""
     url = postgresql.new_database()
     simulator = Simulator(latency_s=1.5)
     simulator.start()
@@ -156,9 +156,9 @@ def test_a_database_outage_is_503_before_the_bank_call_and_202_after(postgresql:
     simulator.stop()
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="there is no nginx on this machine")
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_two_gateways_on_one_postgresql_behind_nginx(postgresql: Postgres, tmp_path: Path) -> None:
-    """With the configuration in deploy/ on other ports, payments go on after one gateway is killed."""
+    """With deploy/nginx.conf on other ports, payments are still made after one gateway is killed."""
     simulator = Simulator()
     simulator.start()
     common = {**settings(postgresql.new_database()), "BANK_URL": simulator.url}

@@ -69,7 +69,7 @@ def test_an_idle_connection_does_not_delay_the_end(https: dict[str, str], ca: st
             assert gateway.pay().status_code == 201
             stopped = time.monotonic()
             assert gateway.stop() == 0
-            assert time.monotonic() - stopped < 10, "no request is under way"
+            assert time.monotonic() - stopped < 10, "no request is in progress"
         assert "Traceback" not in gateway.log
 
 

@@ -57,7 +57,7 @@ def test_a_wrong_url_is_one_line_that_says_what_is_allowed(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://bank", "HTTPS://bank:8443/api/v2", "http://[::1]:8080/"])
 def test_a_url_of_a_bank_is_accepted(url: str) -> None:
-    """The scheme in either case, with or without port and path."""
+    """The scheme may be in either case, and port and path are optional."""
     bank.configure(url, **OPTIONS)
     assert not bank.circuit_open()
 
@@ -85,7 +85,7 @@ class Acquirer:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Acquirer:
-    """Register a further bank in one line, and choose it by its scheme."""
+    """Register another bank by its scheme, and configure it."""
     acquirer = Acquirer()
     monkeypatch.setitem(bank.BANKS, "further", lambda _url, **_options: acquirer)
     bank.configure("further://bank", **{**OPTIONS, **options})
@@ -130,7 +130,7 @@ def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many calls as there are slots are under way, and all of them are made in the end."""
+    """No more calls are in progress than there are slots, and all calls are made in the end."""
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=10)
 
     async def five_calls() -> list[bool]:
@@ -146,8 +146,8 @@ def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.M
     assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 0
 
 
-def test_configuring_again_closes_the_bank_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And closing twice closes once."""
+def test_configuring_again_closes_the_previous_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`configure` closes the bank that was configured before, and a second `close` does nothing."""
     first = use(monkeypatch)
     second = use(monkeypatch)
     assert (first.closed, second.closed) == (1, 0)
@@ -157,6 +157,6 @@ def test_configuring_again_closes_the_bank_before(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_longest_call_waits_for_a_slot_and_for_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers derive from it until when a request may still reach the bank."""
+    """`longest_s` is the sum of both, so callers know how long a request may still reach the bank."""
     use(monkeypatch, connect_timeout_s=0.5, timeout_s=3)
     assert bank.longest_s() == 3.5

@@ -64,7 +64,7 @@ def fake() -> Iterator[responses.RequestsMock]:
 
 
 def test_it_sends_the_fields_of_the_protocol(fake: responses.RequestsMock) -> None:
-    """Five fields: the expiry as zero-padded MM/YYYY, the CVV as a string."""
+    """The request has five fields, with the expiry as zero-padded MM/YYYY and the CVV as a string."""
     wanted = {
         "card_number": CARD_NUMBER,
         "expiry_date": "04/2030",
@@ -417,7 +417,7 @@ def test_a_request_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {b"transfer-encoding", b"connection", b"cookie", b"authorization"} & set(names)
 
 
-def authorize_beside_other_work(
+def authorize_during_other_work(
     acquirer: AcquiringBank, begun: threading.Event, done: threading.Event, request: AuthorizationRequest | None = None
 ) -> bool:
     """Authorize, and as soon as `begun` is set, set `done` from the event loop."""
@@ -447,7 +447,7 @@ def test_the_event_loop_goes_on_while_a_name_is_resolved(monkeypatch: pytest.Mon
     with scripted_bank(reply(200, b'{"authorized": true}')) as bank:
         monkeypatch.setattr(socket, "getaddrinfo", waits_for_the_loop)
         acquirer = AcquiringBank(bank.url, connect_timeout_s=10, timeout_s=10, retries=0, concurrency=1)
-        assert authorize_beside_other_work(acquirer, begun, done) is True
+        assert authorize_during_other_work(acquirer, begun, done) is True
         acquirer.close()
 
 
@@ -463,7 +463,7 @@ def test_the_event_loop_goes_on_while_the_bank_works() -> None:
     with scripted_bank(script) as bank:
         acquirer = client(bank.url, timeout_s=10)
         for _ in range(2):
-            assert authorize_beside_other_work(acquirer, begun, done) is True
+            assert authorize_during_other_work(acquirer, begun, done) is True
         acquirer.close()
 
 
@@ -491,7 +491,7 @@ def test_the_event_loop_goes_on_while_the_bank_reads_slowly() -> None:
         thread.start()
         acquirer = client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_s=20)
         for _ in range(2):
-            assert authorize_beside_other_work(acquirer, begun, done, large) is True
+            assert authorize_during_other_work(acquirer, begun, done, large) is True
         acquirer.close()
         thread.join(5)
 

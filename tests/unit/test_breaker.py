@@ -34,18 +34,18 @@ def opened() -> Breaker:
 
 
 def half_opened(breaker: Breaker) -> ExitStack:
-    """Wait until the breaker lets a call through, and return that call, which is under way."""
-    under_way = ExitStack()
+    """Wait until the breaker lets a call through, and return that call, which is in progress."""
+    in_progress = ExitStack()
 
     def let_through() -> bool:
         try:
-            under_way.enter_context(breaker.guard())
+            in_progress.enter_context(breaker.guard())
         except NotReached:
             return False
         return True
 
     wait_until(let_through)
-    return under_way
+    return in_progress
 
 
 def state() -> float | None:
@@ -53,8 +53,8 @@ def state() -> float | None:
     return REGISTRY.get_sample_value("payment_gateway_breaker_state")
 
 
-def test_it_opens_after_so_many_failures_in_a_row() -> None:
-    """Not before; and from then on no call is made."""
+def test_the_circuit_opens_after_consecutive_failures() -> None:
+    """It opens with the failure that reaches the limit, and from then on no call is made."""
     breaker = Breaker(3, 60)
     for _ in range(3):
         assert not breaker.is_open()
@@ -65,8 +65,8 @@ def test_it_opens_after_so_many_failures_in_a_row() -> None:
         pass
 
 
-def test_a_failure_reaches_the_caller_as_it_is() -> None:
-    """The one that opens the circuit, too."""
+def test_a_failure_reaches_the_caller_unchanged() -> None:
+    """The caller gets the exception itself, even of the call that opens the circuit."""
     breaker = Breaker(1, 60)
     error = NotReached("the bank answered 503")
     with pytest.raises(NotReached) as caught, breaker.guard():
@@ -78,7 +78,7 @@ def test_a_failure_reaches_the_caller_as_it_is() -> None:
     "outcome", [None, Refused("x"), NoAnswer("x"), RuntimeError("a bug"), asyncio.CancelledError()], ids=repr
 )
 def test_any_other_outcome_starts_the_count_again(outcome: BaseException | None) -> None:
-    """The bank was reached, or the failure is not the bank's."""
+    """A call that reaches the bank, or that fails for another reason, resets the count of failures."""
     breaker = Breaker(2, 60)
     for _ in range(3):
         call(breaker, NotReached("x"))
@@ -88,7 +88,7 @@ def test_any_other_outcome_starts_the_count_again(outcome: BaseException | None)
 
 
 def test_half_open_lets_exactly_one_call_through() -> None:
-    """Not before `open_s`; and while that call is under way, all others are refused."""
+    """After `open_s` seconds one call is let through, and all others are refused until it ends."""
     breaker, started = opened(), time.monotonic()
     with half_opened(breaker):
         assert time.monotonic() - started > 0.9 * OPEN_S
@@ -99,8 +99,8 @@ def test_half_open_lets_exactly_one_call_through() -> None:
 
 
 @pytest.mark.parametrize("outcome", [None, Refused("x"), NoAnswer("x")], ids=repr)
-def test_it_closes_when_the_one_call_reaches_the_bank(outcome: BankError | None) -> None:
-    """Whatever the bank answered; and a single failure does not open it again when several are needed."""
+def test_the_circuit_closes_when_that_call_reaches_the_bank(outcome: BankError | None) -> None:
+    """Any answer of the bank closes it, and then it takes the full number of failures to open it again."""
     breaker = Breaker(2, OPEN_S)
     for _ in range(2):
         call(breaker, NotReached("x"))
@@ -112,8 +112,8 @@ def test_it_closes_when_the_one_call_reaches_the_bank(outcome: BankError | None)
     assert not breaker.is_open()
 
 
-def test_it_opens_again_when_the_one_call_does_not_reach_the_bank() -> None:
-    """For `open_s` from then on, without a count."""
+def test_the_circuit_opens_again_when_that_call_does_not_reach_the_bank() -> None:
+    """This single failure opens it for another `open_s` seconds."""
     breaker = Breaker(3, OPEN_S)
     for _ in range(3):
         call(breaker, NotReached("x"))
@@ -127,7 +127,7 @@ def test_it_opens_again_when_the_one_call_does_not_reach_the_bank() -> None:
 
 
 def test_the_metric_and_the_log_follow_the_state(caplog: pytest.LogCaptureFixture) -> None:
-    """0 closed, 1 half-open, 2 open; one line for each change."""
+    """The metric is 0 for closed, 1 for half-open and 2 for open, and each change is one line of the log."""
     breaker = Breaker(1, OPEN_S)
     assert state() == CLOSED
     call(breaker, NotReached("x"))

@@ -32,13 +32,13 @@ def imported(path: Path) -> set[str]:
 
 
 def test_the_root_has_these_modules_and_no_other() -> None:
-    """A sixth module belongs into a package."""
+    """The root has five modules; any other belongs in a package."""
     assert {path.stem for path in ROOT.glob("*.py")} == set(MAY_IMPORT)
 
 
 @pytest.mark.parametrize("module", MAY_IMPORT)
 def test_a_module_at_the_root_imports_what_is_below_it(module: str) -> None:
-    """Imports run one way."""
+    """A module at the root imports only modules and packages below it."""
     ours = imported(ROOT / f"{module}.py") & (PACKAGES | set(MAY_IMPORT))
     assert ours <= MAY_IMPORT[module]
 
@@ -48,8 +48,8 @@ def files() -> list[Path]:
     return [*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))]
 
 
-def test_every_import_is_of_something_declared() -> None:
-    """A package that another one brings along may be gone with its next version."""
+def test_every_imported_package_is_declared() -> None:
+    """requirements.txt has every package that the gateway imports, even one that another package depends on."""
     declared = {
         name.lower() for name in re.findall(r"^(\w[\w-]*)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     }
@@ -62,7 +62,7 @@ def test_every_import_is_of_something_declared() -> None:
 
 
 def test_the_environment_is_read_in_config_only() -> None:
-    """Every setting is in config.py's table."""
+    """No module but config.py reads `os.environ`."""
     readers = {path.name for path in files() if "os.environ" in path.read_text() or "getenv" in path.read_text()}
     assert readers == {"config.py"}
 

@@ -1,4 +1,4 @@
-"""Payments: what `pay` records, and when, and what it returns, whatever the bank or the store does."""
+"""Payments: what `pay` records and returns for each behaviour of the bank and the store."""
 
 import asyncio
 import contextlib
@@ -267,7 +267,7 @@ def test_a_failure_while_settling_raises_nothing_and_loses_no_answer(
 def test_a_failure_after_no_answer_leaves_the_payment_pending(
     monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any]
 ) -> None:
-    """The bank answered 500, so money may have moved: whatever fails then, `pay` returns the PENDING payment."""
+    """The bank answered 500, so money may have moved: `pay` returns the PENDING payment although a later step fails."""
     monkeypatch.setattr(store, "mark_unresolved", wrap(store.mark_unresolved))
     payment, found = pay_and_wait_for(Status.PENDING, card_number=FAILED)
     assert isinstance(payment, Payment)
@@ -292,7 +292,7 @@ def test_a_failure_after_nothing_was_charged_is_still_the_banks_error(
 @pytest.mark.usefixtures("simulator")
 @pytest.mark.parametrize("card_number", [AUTHORIZED_CARD, FAILED, UNAVAILABLE_CARD])
 def test_the_time_at_the_bank_is_noted_for_the_log(card_number: str) -> None:
-    """The request context has it however the call ends."""
+    """The request context has the time, whether the call succeeds or fails."""
 
     async def scenario() -> float | None:
         context = request_context.begin([])

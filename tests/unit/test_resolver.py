@@ -239,7 +239,7 @@ def test_a_payment_that_is_settled_during_the_look_up_is_not_settled_again(
 
 @pytest.mark.usefixtures("simulator")
 def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bank that does not know an outcome after 2 s is asked ever more rarely, and never forgotten."""
+    """The intervals double from 2 s to 5 minutes, and the look-ups never stop."""
     monkeypatch.setattr(resolver, "FIRST_INTERVAL_S", 2.0)
     intervals: list[float] = []
     take_due = store.take_due
@@ -269,7 +269,7 @@ def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest
 def test_a_failure_of_the_store_does_not_end_the_resolver(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, function: str, error: Exception
 ) -> None:
-    """Whatever fails is tried again; the log says so, without the words of a foreign exception."""
+    """A function of the store that fails is tried again, and the log shows no text of an unknown exception."""
     working = getattr(store, function)
     failures = [error, error]
 

@@ -1,4 +1,4 @@
-"""Reading JSON strictly: what is refused, what is accepted, and that nothing of it is kept or repeated."""
+"""Reading JSON strictly: what is refused and accepted, and that nothing that was read is kept or repeated."""
 
 import json
 
@@ -45,7 +45,7 @@ CARD_NUMBER = "2222405343248877"
     ],
 )
 def test_what_is_not_strict_json_is_refused(document: bytes) -> None:
-    """The error says no more than that."""
+    """The error says `not strict JSON` and nothing else."""
     with pytest.raises(ValueError, match=r"^not strict JSON$") as caught:
         strict_json.loads(document)
     assert caught.value.__context__ is None
@@ -65,13 +65,13 @@ def test_what_is_not_strict_json_is_refused(document: bytes) -> None:
         b"[" * 200 + b"]" * 200,
     ],
 )
-def test_strict_json_is_read_as_python_reads_it(document: bytes) -> None:
-    """Equal values of equal types."""
+def test_strict_json_is_read_as_by_pythons_json(document: bytes) -> None:
+    """The values are equal and have the same types."""
     assert repr(strict_json.loads(document)) == repr(json.loads(document))
 
 
 def test_an_error_does_not_repeat_what_was_read() -> None:
-    """The parser's own message quotes a repeated name, which may be a card number."""
+    """The error does not quote a repeated name, which may be a card number, as the parser's own message does."""
     with pytest.raises(ValueError, match=CARD_NUMBER):
         jiter.from_json(f'{{"{CARD_NUMBER}": 1, "{CARD_NUMBER}": 2}}'.encode(), catch_duplicate_keys=True)
     with pytest.raises(ValueError, match=r"^not strict JSON$") as caught:
@@ -80,7 +80,7 @@ def test_an_error_does_not_repeat_what_was_read() -> None:
 
 
 def test_nothing_that_was_read_is_kept() -> None:
-    """The parser can cache strings; a card number must not outlive its request."""
+    """The parser's cache of strings stays empty, so a card number does not outlive its request."""
     jiter.cache_clear()
     strict_json.loads(json.dumps({"card_number": CARD_NUMBER, "cvv": "123"}).encode())
     assert jiter.cache_usage() == 0
