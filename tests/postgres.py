@@ -1,15 +1,18 @@
 """A PostgreSQL server for tests, which they can stop and start while gateways use it."""
 
-import contextlib
 import itertools
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
+
+# Seconds that recovery after a crash may take on a busy machine.
+RECOVERY_S = 60
 
 _numbers = itertools.count()
 
@@ -41,12 +44,20 @@ class Postgres:
         self._control("-m", "immediate", "stop")
 
     def start(self) -> None:
-        """Start the server again. Each attempt is limited to 10 s by the package; recovery may take longer."""
-        for _ in range(5):
-            with contextlib.suppress(subprocess.TimeoutExpired):
+        """Start the server again, and wait until it has recovered.
+
+        The package waits 10 s for pg_ctl, and raises `AssertionError` while the server is still recovering.
+        """
+        deadline = time.monotonic() + RECOVERY_S
+        while True:
+            try:
                 self._server.ensure_postgres_running()
+            except (subprocess.SubprocessError, AssertionError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
                 return
-        self._server.ensure_postgres_running()
 
     def close(self) -> None:
         self._server._cleanup()  # the package calls this at exit
