@@ -13,7 +13,8 @@ from store import Change, Payment, Status
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
     listing = commands.add_parser("payments", help="list payments, newest first")
-    listing.add_argument("--status", type=str.upper, choices=list(Status), help="only payments with this status")
+    statuses = [status.value for status in Status]
+    listing.add_argument("--status", type=str.upper, choices=statuses, help="only payments with this status")
     listing.add_argument(
         "--since", type=_time, metavar="TIME", help="only payments created since this time in UTC: 2026-11-22[T10:15]"
     )

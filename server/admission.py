@@ -115,7 +115,7 @@ class Admit:
         await problems.response(Problem(Code.OVERLOADED, headers=retry_after))(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count the payment from the end of its body on: a client that sends slowly holds no slot."""
+        """Count the payment from the end of its body on: a client that sends slowly does not count yet."""
         entered = False
 
         async def counted() -> Message:
