@@ -366,6 +366,8 @@ def test_a_restart_finds_the_payments_again(database_url: str) -> None:
     [
         "",
         "memory",
+        "redis://",
+        "sqlite://",
         "sqlite:///",
         "sqlite:///:memory:",
         "mysql://user:secret@localhost/payments",
