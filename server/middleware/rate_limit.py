@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import redis
 from limits import RateLimitItem
@@ -30,6 +31,8 @@ log = logging.getLogger("gateway.rate_limit")
 # Seconds. A Redis near the gateway answers in a millisecond. If it does not within WAIT_S, it is not asked for RETRY_S.
 WAIT_S: Final = 0.25
 RETRY_S: Final = 1.0
+
+REDIS_PORT: Final = 6379
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +113,18 @@ def _storage(url: str) -> MemoryStorage | RedisStorage:
     try:
         redis.ConnectionPool.from_url(url)  # checks the URL; nothing is connected yet
         if url.startswith(("redis://", "rediss://")):
-            return RedisStorage(f"async+{url}", wrap_exceptions=True, implementation="redispy")
+            return RedisStorage(f"async+{_with_port(url)}", wrap_exceptions=True, implementation="redispy")
     except ValueError:
         pass
     raise config.wrong("RATE_LIMIT_STORE", "is neither memory nor a Redis")
+
+
+def _with_port(url: str) -> str:
+    """Return the URL with Redis's default port if it has none; `limits` requires a port."""
+    parts = urlsplit(url)
+    if parts.hostname is None or parts.port is not None:
+        return url
+    return parts._replace(netloc=f"{parts.netloc.removesuffix(':')}:{REDIS_PORT}").geturl()
 
 
 def _name(rate: RateLimitItem) -> str:
