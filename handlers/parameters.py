@@ -61,10 +61,11 @@ class Parameters:
             sent = self._query_parser.resolve_query({name: query.getlist(name) for name in query})
             values |= _values(self._at["query"], sent)
         for parameter in self._at["header"]:
-            if parameter.name in headers:
-                # A repeated header is ambiguous. Joined by NUL, its values match no pattern.
-                text = "\0".join(headers.getlist(parameter.name)).strip(" \t")
-                values[parameter.argument] = _read(text, parameter.schema)
+            texts = headers.getlist(parameter.name)
+            if texts:
+                # A repeated header is ambiguous. As a list, its values break the schema's `type`.
+                one = len(texts) == 1
+                values[parameter.argument] = _read(texts[0].strip(" \t"), parameter.schema) if one else texts
         if self._at["cookie"]:
             values |= _values(self._at["cookie"], cookie_parser("; ".join(headers.getlist("cookie"))))
         return values
