@@ -7,7 +7,7 @@ this module nor the middleware in front of it enforces.
 """
 
 import inspect
-from typing import Any, Final
+from typing import Any
 
 from connexion.operations import AbstractOperation
 from starlette.datastructures import Headers
@@ -16,14 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from handlers import body
 from handlers.body import RequestBody
 from handlers.contract import Contract
-from handlers.parameters import Parameters
+from handlers.parameters import BODY, ROUTE, USER, Parameters
 from handlers.scope import ENDPOINT, MERCHANT, OPERATION, RESPONSE
 from handlers.validation import Rules
-
-# Arguments of a function that are not parameters of its operation.
-_BODY: Final = "body"
-_MERCHANT: Final = "user"
-_ROUTE: Final = "route"
 
 
 class Operation:
@@ -54,7 +49,7 @@ class Operation:
         parameters = self._parameters.read(scope, headers)
         self._rules.check(parameters, content)
         values = {**self._parameters.defaults, **parameters}
-        values |= {_BODY: content, _MERCHANT: scope[MERCHANT], _ROUTE: self.route}
+        values |= {BODY: content, USER: scope[MERCHANT], ROUTE: self.route}
         response = await self._function(**{name: values.get(name) for name in self._takes})
         scope[RESPONSE] = response
         await response(scope, receive, send)

@@ -20,6 +20,11 @@ from starlette.types import Scope
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
+# Arguments of an operation's function that are not parameters: the parsed body, the merchant, the path template.
+BODY: Final = "body"
+USER: Final = "user"
+ROUTE: Final = "route"
+
 
 @dataclass(frozen=True, slots=True)
 class _Parameter:
@@ -72,8 +77,8 @@ class Parameters:
 
     def _add(self, definition: dict[str, Any]) -> None:
         name, schema = definition["name"], definition["schema"]
-        argument = re.sub(r"[^0-9a-z]", "_", name.lower())
-        assert argument not in self.names, f"two parameters are called {argument}"
+        argument = argument_of(name)
+        assert argument not in self.names, "supported.py refuses such a contract"
         self.names[argument] = name
         self.schema["properties"][argument] = schema
         if definition.get("required") and definition["in"] != "path":
@@ -81,6 +86,11 @@ class Parameters:
         if "default" in schema:
             self.defaults[argument] = schema["default"]
         self._at[definition["in"]].append(_Parameter(name, argument, schema))
+
+
+def argument_of(name: str) -> str:
+    """Return what a function calls the parameter with this name."""
+    return re.sub(r"[^0-9a-z]", "_", name.lower())
 
 
 def _parser(definitions: Iterable[dict[str, Any]], place: str) -> OpenAPIURIParser | None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from connexion.http_facts import METHODS
 
+from handlers.parameters import BODY, ROUTE, USER, argument_of
+
 _PATH_KEYS: Final = METHODS | {"summary", "description", "parameters"}
 _OPERATION_KEYS: Final = {
     "operationId",
@@ -52,6 +54,7 @@ def _unsupported(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _parameters(document, item, at)
         for method in METHODS & item.keys():
             yield from _operation(document, item[method], f"{at}/{method}")
+            yield from _arguments(document, {at: item, f"{at}/{method}": item[method]})
 
 
 def _operation(document: Mapping[str, Any], operation: Mapping[str, Any], at: str) -> Iterator[str]:
@@ -86,6 +89,20 @@ def _parameter(document: Mapping[str, Any], parameter: Mapping[str, Any], at: st
         yield f"{schema_at}/type"
     if place == "path" and schema.get("format") == "path":
         yield f"{schema_at}/format"
+
+
+def _arguments(document: Mapping[str, Any], holders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the names of parameters for which a function has no argument of its own.
+
+    holders: a path and one of its operations, by pointer
+    """
+    known: dict[str, tuple[str, str]] = {}
+    for holder_at, holder in holders.items():
+        for number, listed in enumerate(holder.get("parameters", [])):
+            parameter, at = _resolved(document, listed, f"{holder_at}/parameters/{number}")
+            argument, place = argument_of(parameter["name"]), (parameter["in"], parameter["name"])
+            if argument in {BODY, USER, ROUTE} or known.setdefault(argument, place) != place:
+                yield f"{at}/name"
 
 
 def _security(document: Mapping[str, Any], requirements: list[Mapping[str, Any]], at: str) -> Iterator[str]:

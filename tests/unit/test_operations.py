@@ -498,6 +498,22 @@ UNSUPPORTED: dict[str, tuple[Change, str]] = {
         f"{GET}/parameters/1/schema/type",
     ),
     "a referenced parameter": (two_steps, "/components/parameters/a~1b~0c/allowReserved"),
+    "two names for one argument": (
+        operation_with(parameters=[parameter("x-id", "query", TEXT), parameter("X_Id", "query", TEXT)]),
+        f"{GET}/parameters/1/name",
+    ),
+    "one name in two places": (
+        operation_with(parameters=[NUMBER, parameter("Number", "header", TEXT)]),
+        f"{GET}/parameters/1/name",
+    ),
+    "one name in the path item and in another place": (
+        item_with(parameters=[parameter("number", "cookie", TEXT)]),
+        f"{GET}/parameters/0/name",
+    ),
+    **{
+        f"a parameter called {name}": (operation_with(parameters=[parameter(name, "query", TEXT)]), f"{PARAMETER}/name")
+        for name in ("body", "User", "route")
+    },
     "a second media type": (
         body_of({JSON: {"schema": TEXT}, "application/xml": {"schema": TEXT}}),
         f"{GET}/requestBody/content/application~1xml",
