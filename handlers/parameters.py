@@ -32,6 +32,11 @@ class _Parameter:
     argument: str
     schema: dict[str, Any]
 
+    @property
+    def is_any_text(self) -> bool:
+        """Whether the contract accepts any text, as for X-Request-ID, of which the first value counts."""
+        return not self.schema.keys() - {"type", "description", "example", "default"}
+
 
 class Parameters:
     """The parameters of one operation.
@@ -67,10 +72,10 @@ class Parameters:
             values |= _values(self._at["query"], sent)
         for parameter in self._at["header"]:
             texts = headers.getlist(parameter.name)
-            if texts:
-                # A repeated header is ambiguous. As a list, its values break the schema's `type`.
-                one = len(texts) == 1
-                values[parameter.argument] = _read(texts[0].strip(" \t"), parameter.schema) if one else texts
+            if len(texts) > 1 and not parameter.is_any_text:
+                values[parameter.argument] = texts  # ambiguous; a list breaks the schema's `type`
+            elif texts:
+                values[parameter.argument] = _read(texts[0].strip(" \t"), parameter.schema)
         if self._at["cookie"]:
             values |= _values(self._at["cookie"], cookie_parser("; ".join(headers.getlist("cookie"))))
         return values
