@@ -40,6 +40,8 @@ PATHS = {
     "/things/{number}": {"get": operation("get_thing"), "delete": operation("delete_thing")},
     "/things/{number}/parts/{part}": {"put": operation("put_part")},
     "/things/search": {"get": operation("search"), "post": operation("search_by_post")},
+    "/shops/{shop}/{thing}": {"get": operation("get_thing_of_shop")},
+    "/shops/{shop}/search": {"get": operation("search_shop")},
     "/files/{name}.json": {"get": operation("get_file")},
     "/exact.json/{name}": {"get": operation("get_exact")},
 }
@@ -108,6 +110,12 @@ def test_a_fixed_path_comes_before_a_template(routing: Routing) -> None:
     assert called(routing, "GET", "/things/searches") == ("get_thing", {"number": "searches"})
     refused = refusal(routing, "DELETE", f"{BASE}/things/search")
     assert (refused.code, refused.headers) == (Code.METHOD_NOT_ALLOWED, {"Allow": "GET, HEAD, POST"})
+
+
+def test_of_two_templates_the_one_with_fewer_variables_comes_first(routing: Routing) -> None:
+    """Whatever their order in the contract."""
+    assert called(routing, "GET", "/shops/a/search") == ("search_shop", {"shop": "a"})
+    assert called(routing, "GET", "/shops/a/b") == ("get_thing_of_shop", {"shop": "a", "thing": "b"})
 
 
 @pytest.mark.parametrize(
