@@ -6,18 +6,15 @@ from pathlib import Path
 import pytest
 import trustme
 
-import bank
-import store
-from tests import postgres
+from tests import postgres, state
 from tests.support import Gateway, store_url
 
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Modules that hold state are as new for every test."""
-    yield
-    bank.close()
-    store.close()
+    """Every test begins with the state of modules and process as it was before the first."""
+    with state.restored():
+        yield
 
 
 @pytest.fixture(scope="session")

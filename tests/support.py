@@ -180,6 +180,8 @@ class ScriptedBank:
         self._thread.start()
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends `accept`, which closing alone does not on Linux
         self._listener.close()
 
     def _accept(self) -> None:
