@@ -37,6 +37,13 @@ def postgresql() -> Iterator[postgres.Postgres]:
         yield server
 
 
+@pytest.fixture
+def own_postgresql() -> Iterator[postgres.Postgres]:
+    """A server of the test's own, to stop and start."""
+    with postgres.running() as server:
+        yield server
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of each kind."""

