@@ -198,6 +198,19 @@ def test_the_message_of_a_library_is_withheld(out: Stream, err: Stream) -> None:
     assert "Lovelace" not in "".join(err.writes)
 
 
+def test_no_other_handler_writes_what_is_logged(out: Stream, err: Stream) -> None:
+    """A handler that a library has added to the root logger would write messages as they are."""
+    other = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(other))
+    logs.configure("DEBUG", "json")
+    logging.getLogger("urllib3").error("Lovelace")
+    logging.getLogger("gateway.payments").error("a payment failed")
+    logs.access(logging.INFO, numbered(0))
+    logs.close()
+    assert (len(out.lines), len(err.lines)) == (1, 2)
+    assert other.getvalue() == ""
+
+
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_what_looks_like_a_card_number_is_masked_everywhere(out: Stream, err: Stream, log_format: str) -> None:
     """The last filter: in messages, fields and their names."""
