@@ -74,6 +74,6 @@ class Operations:
 def _request_body(definition: dict[str, Any], schema: dict[str, Any]) -> RequestBody:
     return RequestBody(
         required=definition.get("required", False),
-        max_bytes=definition.get("x-max-bytes", body.MAX_BYTES),
+        max_bytes=int(definition.get("x-max-bytes", body.MAX_BYTES)),
         default=schema.get("default"),
     )

@@ -70,7 +70,9 @@ PROBLEMS: Final = {
         "The request's body is not valid JSON (RFC 8259), repeats a field name, or contains an unpaired surrogate "
         "(RFC 7493).",
     ),
-    Code.MALFORMED_REQUEST: _Answer(400, "Bad Request", "The request is not valid HTTP/1.1."),
+    Code.MALFORMED_REQUEST: _Answer(
+        400, "Bad Request", "The request is not valid HTTP/1.1, or its headers are too large."
+    ),
     Code.UNAUTHORIZED: _Answer(401, "Unauthorized", "Send a valid API key as Authorization: Bearer KEY."),
     Code.CORS_REFUSED: _Answer(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
     Code.NOT_FOUND: _Answer(404, "Not Found", "There is nothing at this path."),
@@ -78,7 +80,7 @@ PROBLEMS: Final = {
     Code.METHOD_NOT_ALLOWED: _Answer(
         405, "Method Not Allowed", "This path does not support this method; Allow lists the methods that it supports."
     ),
-    Code.REQUEST_TIMEOUT: _Answer(408, "Request Timeout", "The request's body did not arrive in time."),
+    Code.REQUEST_TIMEOUT: _Answer(408, "Request Timeout", "The request did not arrive in time."),
     Code.IDEMPOTENCY_KEY_IN_USE: _Answer(
         409,
         "Conflict",

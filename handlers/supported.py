@@ -112,6 +112,9 @@ def _security(document: Mapping[str, Any], requirements: list[Mapping[str, Any]]
         if len(requirement) != 1:
             yield f"{at}/{number}"
         for name in requirement:
+            if name not in schemes:
+                yield f"{at}/{number}/{_escaped(name)}"
+                continue
             scheme, scheme_at = _resolved(document, schemes[name], f"/components/securitySchemes/{_escaped(name)}")
             if (scheme.get("type"), str(scheme.get("scheme")).lower()) != ("http", "bearer"):
                 yield scheme_at

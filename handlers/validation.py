@@ -89,6 +89,7 @@ class Rules:
         self._max_errors = contract.max_errors
         self._month = contract.month
         self._body = lru_cache(maxsize=1)(lambda _month: Schema(contract.enforced(body)) if body else None)
+        self._body(self._month())  # a schema that can't be compiled stops the start
 
     def check(self, parameters: dict[str, Any], body: Any) -> None:
         """Raise `Problem` with every error of the request, if there is any."""

@@ -18,7 +18,6 @@ import redis
 from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
-from limits.errors import StorageError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -63,7 +62,7 @@ class RateLimiter:
         try:
             async with asyncio.timeout(WAIT_S):
                 return [await self._hit(rate, merchant) for rate in self._rates]
-        except (StorageError, TimeoutError) as error:
+        except Exception as error:  # whatever is wrong with the counter must not stop payments
             self._not_before = time.monotonic() + RETRY_S
             log.warning("requests are not counted, RATE_LIMIT_STORE does not answer: %s", type(error).__name__)
             return []

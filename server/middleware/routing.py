@@ -5,6 +5,7 @@ and matches a path that ends in a newline. This middleware puts the operation of
 the contract, into the request's scope.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from handlers.contract import Contract, Endpoint
 from handlers.operations import Operation
 from handlers.problems import Code, Problem
 from handlers.scope import ENDPOINT, OPERATION
+
+log = logging.getLogger("gateway.contract")
 
 
 class Routing(SpecMiddleware):
@@ -41,11 +44,7 @@ class Routing(SpecMiddleware):
         for path in sort_routes(list(specification["paths"])):
             route = self._contract.base_path + path
             operations = {
-                method.upper(): Operation(
-                    specification.operation_cls.from_spec(specification, path=path, method=method, resolver=resolver),
-                    route,
-                    self._contract,
-                )
+                method.upper(): self._operation(specification, path, method, resolver)
                 for method in METHODS & specification["paths"][path].keys()
             }
             if "GET" in operations:
@@ -55,6 +54,16 @@ class Routing(SpecMiddleware):
                 self._templates.append((_pattern(route), names, operations))
             else:
                 self._fixed[route] = operations
+
+    def _operation(self, specification: Specification, path: str, method: str, resolver: Resolver) -> Operation:
+        try:
+            operation = specification.operation_cls.from_spec(
+                specification, path=path, method=method, resolver=resolver
+            )
+            return Operation(operation, self._contract.base_path + path, self._contract)
+        except Exception as error:  # of the contract's text, so the message holds no card number
+            log.error("the contract's operation %s %s can't be served: %s", method.upper(), path, error)
+            raise
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -606,3 +606,31 @@ def test_the_start_is_refused_in_one_line(tmp_path: Any) -> None:
     )
     line = f"the contract has an element that the gateway does not enforce: {GET}/deprecated\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", line)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda post: post["requestBody"].update({"x-max-bytes": "many"}), "many"),
+        (lambda post: post["parameters"].append(parameter_of("X", "header", pattern="^[0-9")), "[0-9"),
+        (lambda post: post.update({"operationId": "unknown_operation"}), "unknown_operation"),
+    ],
+)
+def test_an_operation_that_can_not_be_served_stops_the_start_and_says_why(
+    change: Callable[[Any], None], reason: str, tmp_path: Any
+) -> None:
+    """The log names the operation and the reason; no request meets it first."""
+    document = copy.deepcopy(FILE)
+    change(document["paths"]["/payments"]["post"])
+    (tmp_path / "contract.yaml").write_text(yaml.safe_dump(document))
+    command = [sys.executable, "-c", STARTING, str(ROOT), str(tmp_path / "contract.yaml")]
+    ended = subprocess.run(
+        command, env={"PORT": "0"}, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode != 0
+    assert "the contract's operation POST /payments can't be served: " in ended.stderr
+    assert reason in ended.stderr
+
+
+def parameter_of(name: str, place: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": place, "description": name, "schema": {"type": "string", **schema}}

@@ -1,5 +1,8 @@
-"""The rate limiter: which stores it accepts. tests/integration/test_rate_limit.py has what it does with them."""
+"""The rate limiter: which stores it accepts, and that a counter that fails stops no payment."""
 
+import asyncio
+
+import limits
 import pytest
 
 from config import SETTINGS, ConfigError
@@ -26,3 +29,9 @@ def test_a_wrong_store_is_one_line_that_says_what_is_allowed(url: str) -> None:
 def test_memory_and_a_redis_are_accepted(url: str) -> None:
     """A URL needs no port, and no connection is made before the first request."""
     RateLimiter((), url)
+
+
+def test_a_counter_that_fails_in_any_way_stops_no_request() -> None:
+    """redis-py raises TypeError for an unknown option in the URL, when it connects."""
+    limiter = RateLimiter(limits.parse_many("1/second"), "redis://127.0.0.1/0?unknown=option")
+    assert asyncio.run(limiter.count("acme")) == []

@@ -193,7 +193,7 @@ def test_the_message_of_a_library_is_withheld(out: Stream, err: Stream) -> None:
     assert own == "a payment failed"
     assert len(withheld) == 3
     for message in withheld:
-        assert message.startswith("at test_logs.py:")
+        assert message.startswith("at test_log_writer.py:")
         assert message.endswith(" (message withheld: it may contain a card number)")
     assert "Lovelace" not in "".join(err.writes)
 
