@@ -30,6 +30,11 @@ R = TypeVar("R")
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 
+# 4xx replies that say nothing about the content of the request, so money may have moved: the request took too long
+# (408), the same request is in progress (409), it came too early (425) or too often (429), nginx's client was gone
+# (499). RFC 9110, RFC 8470, RFC 6585.
+IN_DOUBT: Final = frozenset({408, 409, 425, 429, 499})
+
 # Threads that connect, which takes a few milliseconds. When connecting hangs, a call that waits for a thread ends
 # after BANK_CONNECT_TIMEOUT_S as well.
 CONNECT_THREADS: Final = 32
@@ -106,7 +111,7 @@ class AcquiringBank:
                 return _authorized(_read(response))
             if status == 503:
                 raise NotReached("the bank answered 503")
-            if 400 <= status <= 499:
+            if 400 <= status <= 499 and status not in IN_DOUBT:
                 raise Refused(f"the bank answered {status}")
             raise NoAnswer(f"the bank answered {status}")
 
@@ -115,7 +120,7 @@ class AcquiringBank:
             status = response.status_code
             if status == 503:
                 raise NotReached("the bank answered 503")
-            if status >= 500:
+            if status >= 500 or status in IN_DOUBT:
                 raise NoAnswer(f"the bank answered {status}")
             reply = _json(_read(response)) if status == 200 else None
         if not isinstance(reply, dict) or reply.get("payment_id") != str(payment_id):

@@ -25,11 +25,11 @@ class Overloaded(NotReached):
 
 
 class Refused(BankError):
-    """The bank answered 4xx: the request that the gateway made is wrong."""
+    """The bank answered with a 4xx that says that the request itself is wrong."""
 
 
 class NoAnswer(BankError):
-    """The request may have arrived, and no readable answer came back."""
+    """The request may have arrived, and no readable answer, or one that leaves the outcome open, came back."""
 
 
 class NoLookUp(BankError):

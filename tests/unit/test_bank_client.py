@@ -81,7 +81,8 @@ def test_it_sends_the_fields_of_the_protocol(fake: responses.RequestsMock) -> No
     [
         (200, '{"authorized": true, "authorization_code": "x"}', True),
         (200, '{"authorized": false, "authorization_code": ""}', False),
-        *[(status, "{}", Refused) for status in (400, 401, 402, 403, 404, 408, 409, 418, 422, 429, 451, 499)],
+        *[(status, "{}", Refused) for status in (400, 401, 402, 403, 404, 405, 406, 410, 413, 415, 418, 422, 451)],
+        *[(status, "{}", NoAnswer) for status in (408, 409, 425, 429, 499)],
         *[(status, '{"authorized": true}', NoAnswer) for status in (201, 202, 204, 206, 226)],
         *[(status, '{"authorized": false}', NoAnswer) for status in (300, 304, 500, 501, 502, 504, 507, 599)],
         (200, "", NoAnswer),
@@ -124,6 +125,15 @@ def test_a_503_followed_by_silence_may_have_moved_money() -> None:
     with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
         assert outcome(client(bank.url)) is NoAnswer
     assert len(bank.requests) == 2
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 499, 500])
+def test_a_503_followed_by_an_open_outcome_may_have_moved_money(status: int) -> None:
+    """A 409, for example, says that the first attempt is still in progress, so its 503 was not the truth."""
+    answers = [reply(503, b"{}"), reply(status, b"{}")]
+    with scripted_bank(lambda connection: answers.pop(0)(connection)) as bank:
+        assert outcome(client(bank.url, timeout_s=3)) is NoAnswer
+    assert len(bank.requests) == 2, "it is not sent again"
 
 
 def test_a_refused_connection_is_retried_and_then_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +315,7 @@ PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
         (200, {}, NoLookUp),
         (400, {"errorMessage": "The request supplied is not supported by the simulator"}, NoLookUp),
         (404, {}, NoLookUp),
-        (500, {}, NoAnswer),
+        *[(status, {}, NoAnswer) for status in (408, 409, 425, 429, 499, 500)],
         (503, {}, NotReached),
     ],
 )
