@@ -14,15 +14,17 @@ from uuid import UUID
 from bank.breaker import Breaker
 from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
-from bank.interface import AuthorizationRequest, Bank
+from bank.interface import Authorization, AuthorizationRequest, Bank, LookUp
 from config import ConfigError
 from telemetry import metrics
 
 __all__ = [
     "BANKS",
+    "Authorization",
     "AuthorizationRequest",
     "Bank",
     "BankError",
+    "LookUp",
     "NoAnswer",
     "NoLookUp",
     "NotReached",
@@ -103,8 +105,8 @@ def close() -> None:
         _configured = None
 
 
-async def authorize(request: AuthorizationRequest) -> bool:
-    """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
+async def authorize(request: AuthorizationRequest) -> Authorization:
+    """Ask the bank to authorize a payment.
 
     Waits up to BANK_CONNECT_TIMEOUT_S for a slot. A payment that gets none was never sent, and an early error is
     better for the merchant than a long wait for a bank that hangs.
@@ -116,8 +118,8 @@ async def authorize(request: AuthorizationRequest) -> bool:
             return await bank.authorize(request)
 
 
-async def look_up(payment_id: UUID) -> bool | None:
-    """Ask the bank for the outcome of a payment; return True for authorized, False for declined, None for unknown.
+async def look_up(payment_id: UUID) -> LookUp:
+    """Ask the bank for the outcome of a payment.
 
     Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again later.
     """

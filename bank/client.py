@@ -23,12 +23,13 @@ from urllib3 import Retry
 
 from bank import deadline, strict_json, waiting
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
-from bank.interface import AuthorizationRequest
+from bank.interface import Authorization, AuthorizationRequest, LookUp
 from telemetry import metrics
 
 R = TypeVar("R")
 
 MAX_REPLY_BYTES: Final = 64 * 1024
+MAX_CODE_LENGTH: Final = 64  # characters of an authorization code
 
 # 4xx replies that say nothing about the content of the request, so money may have moved: the request took too long
 # (408), the same request is in progress (409), it came too early (425) or too often (429), nginx's client was gone
@@ -75,19 +76,20 @@ class AcquiringBank:
         self._adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
         self._post = requests.Request("POST", self._url).prepare()
 
-    async def authorize(self, request: AuthorizationRequest) -> bool:
-        """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
+    async def authorize(self, request: AuthorizationRequest) -> Authorization:
+        """Ask the bank to authorize a payment.
 
         Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused` or `NoAnswer`.
         """
         seconds = min(self._timeout_s, request.answer_by - time.monotonic())
         return await waiting.run(lambda: self._guarded(seconds, lambda: self._authorize(request)))
 
-    async def look_up(self, payment_id: UUID) -> bool | None:
+    async def look_up(self, payment_id: UUID) -> LookUp:
         """Ask the bank for the outcome of a payment, as the built-in simulator offers it.
 
         Raises `NoLookUp` for every reply that is not about this payment. A 404, for example, can come from a server
-        without look-up, and must not be read as "unknown", which ends a payment as declined.
+        without look-up, and must not be read as "unknown". Only `"final": true` beside "unknown" is the bank's promise
+        never to authorize the payment.
         """
         return await waiting.run(lambda: self._guarded(self._timeout_s, lambda: self._look_up(payment_id)))
 
@@ -96,7 +98,7 @@ class AcquiringBank:
         self._threads.shutdown()
         self._adapter.close()
 
-    def _authorize(self, request: AuthorizationRequest) -> bool:
+    def _authorize(self, request: AuthorizationRequest) -> Authorization:
         # A bank that supports Idempotency-Key never authorizes the same payment twice.
         identity = {"Idempotency-Key": str(request.payment_id), **request.trace}
         body = json.dumps(_protocol(request)).encode()
@@ -108,14 +110,14 @@ class AcquiringBank:
         with self._send(post) as response:
             status = response.status_code
             if status == 200:
-                return _authorized(_read(response))
+                return _authorization(_read(response), request.card_number)
             if status == 503:
                 raise NotReached("the bank answered 503")
             if 400 <= status <= 499 and status not in IN_DOUBT:
                 raise Refused(f"the bank answered {status}")
             raise NoAnswer(f"the bank answered {status}")
 
-    def _look_up(self, payment_id: UUID) -> bool | None:
+    def _look_up(self, payment_id: UUID) -> LookUp:
         with self._send(requests.Request("GET", f"{self._url}/{payment_id}", _HEADERS).prepare()) as response:
             status = response.status_code
             if status == 503:
@@ -128,7 +130,9 @@ class AcquiringBank:
         known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
         if reply.get("status") not in known:
             raise NoAnswer("the bank's reply is not readable")
-        return known[reply["status"]]
+        authorized = known[reply["status"]]
+        final = authorized is None and reply.get("final") is True
+        return LookUp(authorized, final=final, code=_code(reply) if authorized else "")
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         return self._adapter.send(
@@ -225,12 +229,20 @@ def _read(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _authorized(body: bytes) -> bool:
+def _authorization(body: bytes, card_number: str) -> Authorization:
     reply = _json(body)
     if not isinstance(reply, dict) or not isinstance(reply.get("authorized"), bool):
         raise NoAnswer("the bank's reply is not readable")
-    authorized: bool = reply["authorized"]
-    return authorized
+    code = _code(reply)
+    return Authorization(authorized=reply["authorized"], code="" if card_number in code else code)
+
+
+def _code(reply: dict[str, Any]) -> str:
+    """Return the authorization code in a reply, or "" if there is none that can be kept: it never is an error."""
+    code = reply.get("authorization_code")
+    if isinstance(code, str) and len(code) <= MAX_CODE_LENGTH and code.isascii() and code.isprintable():
+        return code
+    return ""
 
 
 def _json(body: bytes) -> Any:

@@ -31,6 +31,32 @@ class AuthorizationRequest:
     answer_by: float
 
 
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """What a bank decided about a payment.
+
+    authorized: False if the bank declined
+    code: the bank's authorization code; empty if it gave none or one that is not kept
+    """
+
+    authorized: bool
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What a bank says when it is asked for the outcome of a payment.
+
+    authorized: True for authorized, False for declined, None for unknown
+    final: only with unknown: the bank promises never to authorize the payment, even if a request for it arrives later
+    code: as in `Authorization`
+    """
+
+    authorized: bool | None
+    final: bool = False
+    code: str = ""
+
+
 class Bank(Protocol):
     """One acquiring bank.
 
@@ -38,17 +64,16 @@ class Bank(Protocol):
     `asyncio.to_thread`.
     """
 
-    async def authorize(self, request: AuthorizationRequest) -> bool:
-        """Ask the bank to authorize a payment; return True if it authorized, False if it declined.
+    async def authorize(self, request: AuthorizationRequest) -> Authorization:
+        """Ask the bank to authorize a payment.
 
         Raises `NotReached`, `Refused` or `NoAnswer` (bank/errors.py), and nothing else.
         """
 
-    async def look_up(self, payment_id: UUID) -> bool | None:
-        """Ask for the outcome of a payment; return True for authorized, False for declined, None for unknown.
+    async def look_up(self, payment_id: UUID) -> LookUp:
+        """Ask for the outcome of a payment.
 
-        None ends a payment as declined. A bank that returns it promises never to authorize this payment, even if a
-        request for it arrives later.
+        A final unknown ends the payment as declined, so `final` must be the bank's own promise.
 
         Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again
         later.

@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -99,11 +100,14 @@ class _Ledger:
             kept = self._decided.setdefault(payment_id, entry)
         return {name: kept[name] for name in decision}
 
-    def find(self, payment_id: str) -> str:
-        """Return the outcome of a payment. An unknown payment is declined if it arrives later."""
+    def find(self, payment_id: str) -> dict[str, Any]:
+        """Return the outcome of a payment. An unknown payment is declined if it arrives later, so that is final."""
         with self._lock:
             kept = self._decided.setdefault(payment_id, UNKNOWN)
-        return "unknown" if kept is UNKNOWN else "authorized" if kept["authorized"] else "declined"
+        if kept is UNKNOWN:
+            return {"status": "unknown", "final": True}
+        status = "authorized" if kept["authorized"] else "declined"
+        return {"status": status, "authorization_code": kept["authorization_code"]}
 
     def all(self) -> dict[str, dict[str, Any]]:
         with self._lock:
@@ -134,11 +138,11 @@ def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
                 return _reply(400, {"errorMessage": "The request supplied is not supported by the simulator"})
         decision = ledger.decide(request.headers.get("Idempotency-Key"), payment, authorized=authorized)
         sleep(latency_s)
-        return afterwards.get(card_number, lambda: _reply(200, decision))()
+        return afterwards.get(card_number, partial(_reply, 200))(decision)
 
     @app.get("/payments/<payment_id>")
     def look_up(payment_id: str) -> Response:
-        return _reply(200, {"payment_id": payment_id, "status": ledger.find(payment_id)})
+        return _reply(200, {"payment_id": payment_id, **ledger.find(payment_id)})
 
     @app.get("/ledger")
     def show_ledger() -> Response:
@@ -161,14 +165,14 @@ def _instead() -> dict[str, Callable[[], Response]]:
     }
 
 
-def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[], Response]]:
-    """Return answers by card number that the bank gives after it decided by the last digit."""
+def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[dict[str, Any]], Response]]:
+    """Return answers by card number that the bank gives after its decision by the last digit."""
 
-    def slow() -> Response:
+    def slow(decision: dict[str, Any]) -> Response:
         sleep(SLOW_S)
-        return _reply(200, {"authorized": True, "authorization_code": str(uuid4())})
+        return _reply(200, decision)
 
-    def silent() -> Response:
+    def silent(_: dict[str, Any]) -> Response:
         sleep(SILENT_S)
         return Response()
 
@@ -180,12 +184,12 @@ def _afterwards(sleep: Callable[[float], object]) -> dict[str, Callable[[], Resp
     return {
         "4000000000000101": slow,
         "4000000000000119": silent,
-        "4000000000000127": _drop_connection,
-        "4000000000000135": lambda: Response("<html>Bad Gateway</html>", 200, mimetype="text/html"),
-        "4000000000000168": lambda: Response(drip(), 200, mimetype="application/json"),
-        "4000000000000176": lambda: _reply(200, {"authorized": "false", "authorization_code": ""}),
-        "4000000000000184": lambda: _reply(200, {"authorized": False, "padding": " " * 128 * 1024}),
-        "4000000000000209": lambda: _reply(202, {"authorized": True}),
+        "4000000000000127": lambda _: _drop_connection(),
+        "4000000000000135": lambda _: Response("<html>Bad Gateway</html>", 200, mimetype="text/html"),
+        "4000000000000168": lambda _: Response(drip(), 200, mimetype="application/json"),
+        "4000000000000176": lambda _: _reply(200, {"authorized": "false", "authorization_code": ""}),
+        "4000000000000184": lambda _: _reply(200, {"authorized": False, "padding": " " * 128 * 1024}),
+        "4000000000000209": lambda _: _reply(202, {"authorized": True}),
     }
 
 

@@ -122,7 +122,7 @@ def _replay(claimed: store.Claimed, fingerprint: str) -> Paid:
 async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
     """Ask the bank and record its answer. Raises `bank.NotReached` and `bank.Refused`, and nothing else."""
     try:
-        authorized = await _ask_bank(request)
+        answer = await _ask_bank(request)
     except (bank.NotReached, bank.Refused) as error:
         log.warning("payment %s is dropped, nothing was charged: %s", payment.id, error)
         await _drop(payment.id)
@@ -132,7 +132,7 @@ async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payme
         log.error("payment %s is PENDING, money may have moved: %s", payment.id, _reason(error))
         await _mark_unresolved(payment.id)
         return payment
-    status = Status.AUTHORIZED if authorized else Status.DECLINED
+    status = Status.AUTHORIZED if answer.authorized else Status.DECLINED
     try:
         return await _settle(payment, status)
     except (Exception, asyncio.CancelledError) as error:
@@ -141,7 +141,7 @@ async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payme
         return payment
 
 
-async def _ask_bank(request: bank.AuthorizationRequest) -> bool:
+async def _ask_bank(request: bank.AuthorizationRequest) -> bank.Authorization:
     """Call `bank.authorize`, and note for the log how long it took."""
     started = time.perf_counter()
     try:

@@ -3,8 +3,9 @@
 A payment stays PENDING when the bank's answer does not come, when a gateway stops while a request is
 running, or when the store becomes unavailable before the answer is recorded. The resolver asks the bank
 about such a payment at growing intervals until the bank knows its outcome; only one process asks about a
-payment at a time. A payment that the bank does not know is DECLINED once no request for it can still be
-on its way. For a bank without a look-up an operator settles payments: `run.py pending`, `run.py settle`.
+payment at a time. A payment that the bank does not know is DECLINED only if the bank promises never to
+authorize it, and once no request for it can still be on its way. Otherwise, and for a bank without a
+look-up, an operator settles payments: `run.py pending`, `run.py settle`.
 """
 
 import asyncio
@@ -69,17 +70,21 @@ def _interval_s(look_ups: int) -> float:
 
 async def _resolve(payment: Payment) -> None:
     try:
-        authorized = await bank.look_up(payment.id)
+        found = await bank.look_up(payment.id)
     except bank.NoLookUp:
         log.warning("payment %s is PENDING and the bank offers no look-up: use `run.py settle`", payment.id)
         return
     except bank.BankError as error:
         log.warning("payment %s is PENDING, the bank did not say: %s", payment.id, error)
         return
-    if authorized is None and payment.age_s() < surely_over_s():
-        return
-    status = Status.AUTHORIZED if authorized else Status.DECLINED
-    note = "the bank does not know the payment" if authorized is None else "the bank's look-up"
+    if found.authorized is None:
+        if payment.age_s() < surely_over_s():
+            return
+        if not found.final:
+            log.warning("payment %s is PENDING, the bank does not know it, but may still authorize it", payment.id)
+            return
+    status = Status.AUTHORIZED if found.authorized else Status.DECLINED
+    note = "the bank does not know the payment" if found.authorized is None else "the bank's look-up"
     try:
         await store.settle(payment.id, status, RESOLVER, note, if_unresolved=True)
     except store.NotPending:  # a request or an operator was faster

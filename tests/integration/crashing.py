@@ -51,7 +51,7 @@ for known, module in MODULES.items():
 if name == "working":  # during the bank call, which takes 2 s
     asked = bank.authorize
 
-    async def _authorize(request: Any) -> bool:
+    async def _authorize(request: Any) -> bank.Authorization:
         if request.amount == CRASHING_AMOUNT:
             signal.signal(signal.SIGALRM, lambda *_: _crash())
             signal.setitimer(signal.ITIMER_REAL, 0.5)

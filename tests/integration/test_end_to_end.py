@@ -255,15 +255,32 @@ def test_the_simulator_follows_the_published_rules(
 
 
 def test_the_simulator_declines_a_payment_that_it_called_unknown() -> None:
-    """The gateway ends an unknown payment as declined, so a request for it that arrives later is declined too."""
+    """It says that "unknown" is final, and keeps that promise: a request that arrives later is declined."""
     simulator = Simulator()
     simulator.start()
     payment_id = str(uuid4())
     asked = requests.get(f"{simulator.url}/payments/{payment_id}", timeout=10)
-    assert asked.json() == {"payment_id": payment_id, "status": "unknown"}
+    assert asked.json() == {"payment_id": payment_id, "status": "unknown", "final": True}
     late = {"card_number": "1", "expiry_date": "04/2030", "currency": "GBP", "amount": 100, "cvv": "123"}
     answer = requests.post(f"{simulator.url}/payments", json=late, headers={"Idempotency-Key": payment_id}, timeout=10)
     assert answer.json()["authorized"] is False
+    simulator.stop()
+
+
+def test_the_simulator_looks_a_payment_up() -> None:
+    """Its outcome, with the code of an authorization."""
+    simulator = Simulator()
+    simulator.start()
+    payment = {"expiry_date": "04/2030", "currency": "GBP", "amount": 100, "cvv": "123"}
+    for card_number, status in (("1", "authorized"), ("2", "declined")):
+        headers = {"Idempotency-Key": status}
+        made = requests.post(
+            f"{simulator.url}/payments", json={**payment, "card_number": card_number}, headers=headers, timeout=10
+        )
+        code = made.json()["authorization_code"]
+        found = requests.get(f"{simulator.url}/payments/{status}", timeout=10)
+        assert found.json() == {"payment_id": status, "status": status, "authorization_code": code}
+        assert bool(code) is (status == "authorized")
     simulator.stop()
 
 

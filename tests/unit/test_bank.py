@@ -62,6 +62,10 @@ def test_a_url_of_a_bank_is_accepted(url: str) -> None:
     assert not bank.circuit_open()
 
 
+AUTHORIZED = bank.Authorization(authorized=True, code="A1")
+FOUND = bank.LookUp(authorized=True, code="A1")
+
+
 class Acquirer:
     """A bank whose calls end when `answer` is set; `begun` counts those that began."""
 
@@ -71,14 +75,15 @@ class Acquirer:
         self.calls = 0
         self.closed = 0
 
-    async def authorize(self, _request: bank.AuthorizationRequest) -> bool:
-        return bool(await self.look_up(uuid4()))
+    async def authorize(self, _request: bank.AuthorizationRequest) -> bank.Authorization:
+        await self.look_up(uuid4())
+        return AUTHORIZED
 
-    async def look_up(self, _payment_id: UUID) -> bool | None:
+    async def look_up(self, _payment_id: UUID) -> bank.LookUp:
         self.calls += 1
         self.begun.release()
         await self.answer.wait()
-        return True
+        return FOUND
 
     def close(self) -> None:
         self.closed += 1
@@ -110,7 +115,7 @@ def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPat
     """It waits for `connect_timeout_s` and raises Overloaded, a kind of NotReached; look-ups take slots, too."""
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=0.2)
 
-    async def three_calls() -> list[bool | BaseException | None]:
+    async def three_calls() -> list[object]:
         first, second = asyncio.create_task(bank.authorize(request())), asyncio.create_task(bank.look_up(uuid4()))
         for _ in range(2):
             await acquirer.begun.acquire()
@@ -122,7 +127,7 @@ def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPat
 
     shed = REGISTRY.get_sample_value("payment_gateway_shed_total") or 0
     *answered, refused = asyncio.run(three_calls())
-    assert answered == [True, True]
+    assert answered == [AUTHORIZED, FOUND]
     assert isinstance(refused, bank.Overloaded)
     assert isinstance(refused, bank.NotReached)
     assert acquirer.calls == 2
@@ -133,7 +138,7 @@ def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.M
     """No more calls are in progress than there are slots, and all calls are made in the end."""
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=10)
 
-    async def five_calls() -> list[bool]:
+    async def five_calls() -> list[bank.Authorization]:
         calls = [asyncio.create_task(bank.authorize(request())) for _ in range(5)]
         for _ in range(2):
             await acquirer.begun.acquire()
@@ -141,7 +146,7 @@ def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.M
         acquirer.answer.set()
         return await asyncio.gather(*calls)
 
-    assert asyncio.run(five_calls()) == [True] * 5
+    assert asyncio.run(five_calls()) == [AUTHORIZED] * 5
     assert acquirer.calls == 5
     assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 0
 

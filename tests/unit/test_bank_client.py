@@ -20,7 +20,7 @@ import trustme
 from prometheus_client import REGISTRY
 from responses import matchers
 
-from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
+from bank import Authorization, AuthorizationRequest, BankError, LookUp, NoAnswer, NoLookUp, NotReached, Refused
 from bank.client import AcquiringBank
 from tests.support import ScriptedBank, reply, scripted_bank
 
@@ -50,7 +50,7 @@ def client(url: str = URL, *, timeout_s: float = 0.5, retries: int = 2) -> Acqui
 def outcome(bank: AcquiringBank) -> bool | type[BankError]:
     """Authorize a payment, and return the answer or the class of the error."""
     try:
-        return asyncio.run(bank.authorize(authorization_request()))
+        return asyncio.run(bank.authorize(authorization_request())).authorized
     except BankError as error:
         return type(error)
     finally:
@@ -301,16 +301,46 @@ def test_the_payments_id_is_sent_as_idempotency_key() -> None:
     assert f"Idempotency-Key: {request.payment_id}\r\n".encode() in bank.requests[0]
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c", "3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c"),
+        ("A 1~", "A 1~"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, ""),
+        ("é", ""),
+        ("a\nb", ""),
+        ("a\x7f", ""),
+        ("\x1b[2J", ""),
+        (f"code {CARD_NUMBER}", ""),
+        *[(value, "") for value in (None, True, 123456, ["A1"], {"A1": "A1"})],
+    ],
+)
+def test_an_authorization_code_is_kept_only_if_it_is_short_printable_ascii(
+    fake: responses.RequestsMock, given: object, kept: str
+) -> None:
+    """Anything else, or a code that repeats the card number, becomes "", and the bank's answer counts all the same."""
+    fake.post(f"{URL}/payments", json={"authorized": True, "authorization_code": given})
+    answer = asyncio.run(client().authorize(authorization_request()))
+    assert answer == Authorization(authorized=True, code=kept)
+
+
 PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
+NAMED = {"payment_id": str(PAYMENT_ID)}
+NOT_TRUE: list[Any] = [False, None, 1, "true", [], {}]
 
 
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (200, {"payment_id": str(PAYMENT_ID), "status": "authorized"}, True),
-        (200, {"payment_id": str(PAYMENT_ID), "status": "declined"}, False),
-        (200, {"payment_id": str(PAYMENT_ID), "status": "unknown"}, None),
-        (200, {"payment_id": str(PAYMENT_ID), "status": "whatever"}, NoAnswer),
+        (200, {**NAMED, "status": "authorized"}, LookUp(authorized=True)),
+        (200, {**NAMED, "status": "authorized", "authorization_code": "A1"}, LookUp(authorized=True, code="A1")),
+        (200, {**NAMED, "status": "authorized", "final": True}, LookUp(authorized=True)),
+        (200, {**NAMED, "status": "declined", "authorization_code": "", "final": True}, LookUp(authorized=False)),
+        (200, {**NAMED, "status": "unknown", "final": True}, LookUp(authorized=None, final=True)),
+        (200, {**NAMED, "status": "unknown"}, LookUp(authorized=None)),
+        *[(200, {**NAMED, "status": "unknown", "final": value}, LookUp(authorized=None)) for value in NOT_TRUE],
+        (200, {**NAMED, "status": "whatever"}, NoAnswer),
         (200, {"payment_id": "another", "status": "unknown"}, NoLookUp),
         (200, {}, NoLookUp),
         (400, {"errorMessage": "The request supplied is not supported by the simulator"}, NoLookUp),
@@ -320,7 +350,7 @@ PAYMENT_ID = UUID("3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c")
     ],
 )
 def test_a_look_up_counts_only_if_it_names_the_payment(
-    fake: responses.RequestsMock, status: int, body: dict[str, str], expected: object
+    fake: responses.RequestsMock, status: int, body: dict[str, Any], expected: object
 ) -> None:
     """For a bank without look-up, such as the official simulator, the outcome is NoLookUp, not "unknown"."""
     fake.get(f"{URL}/payments/{PAYMENT_ID}", status=status, json=body)
@@ -328,7 +358,7 @@ def test_a_look_up_counts_only_if_it_names_the_payment(
         found: object = asyncio.run(client().look_up(PAYMENT_ID))
     except BankError as error:
         found = type(error)
-    assert found is expected
+    assert found == expected
 
 
 def test_chunked_replies_and_kept_connections_are_supported() -> None:
@@ -342,7 +372,7 @@ def test_chunked_replies_and_kept_connections_are_supported() -> None:
 
     with scripted_bank(script) as bank:
         acquirer = client(bank.url)
-        assert [asyncio.run(acquirer.authorize(authorization_request())) for _ in range(2)] == [True, True]
+        assert all(asyncio.run(acquirer.authorize(authorization_request())).authorized for _ in range(2))
         acquirer.close()
     assert len(connections) == 1
 
@@ -376,7 +406,7 @@ def test_closing_ends_kept_connections() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=[listener], daemon=True).start()
         acquirer = client(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert asyncio.run(acquirer.authorize(authorization_request())) is True
+        assert asyncio.run(acquirer.authorize(authorization_request())).authorized
         acquirer.close()
         assert ended.wait(5)
 
@@ -417,7 +447,7 @@ def test_a_request_leaves_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, "socket", Recorded)
         acquirer = client(bank.url)
         for _ in range(2):  # the second on the kept connection
-            assert asyncio.run(acquirer.authorize(authorization_request())) is True
+            assert asyncio.run(acquirer.authorize(authorization_request())).authorized
         acquirer.close()
     assert [data for data in sent if len(data) > 1] == bank.requests  # a single byte wakes the event loop
     head, _, body = bank.requests[0].partition(b"\r\n\r\n")
@@ -439,8 +469,8 @@ def authorize_during_other_work(
         done.set()
 
     async def both() -> bool:
-        authorized, _ = await asyncio.gather(acquirer.authorize(request or authorization_request()), other_work())
-        return authorized
+        answer, _ = await asyncio.gather(acquirer.authorize(request or authorization_request()), other_work())
+        return answer.authorized
 
     return asyncio.run(both())
 

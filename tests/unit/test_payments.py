@@ -33,10 +33,10 @@ class Acquirer:
     def __init__(self, decide: Callable[[bank.AuthorizationRequest], bool]) -> None:
         self._decide = decide
 
-    async def authorize(self, request: bank.AuthorizationRequest) -> bool:
-        return await asyncio.to_thread(self._decide, request)
+    async def authorize(self, request: bank.AuthorizationRequest) -> bank.Authorization:
+        return bank.Authorization(await asyncio.to_thread(self._decide, request))
 
-    async def look_up(self, payment_id: UUID) -> bool | None:
+    async def look_up(self, payment_id: UUID) -> bank.LookUp:
         raise bank.NoLookUp(payment_id)
 
     def close(self) -> None:

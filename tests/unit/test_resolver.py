@@ -19,7 +19,7 @@ import store
 from bank.simulator import Simulator
 from payments import resolver
 from store import Payment, Status
-from tests.support import DROPPED, OVERSIZED, store_url, valid_payment
+from tests.support import DROPPED, OVERSIZED, reply, scripted_bank, store_url, valid_payment
 
 # Long enough ago that no request for the payment can still reach the bank.
 OLD = timedelta(minutes=10)
@@ -123,8 +123,8 @@ def test_a_payment_whose_answer_was_lost_ends_as_the_bank_decided(
 
 
 @pytest.mark.usefixtures("simulator")
-def test_an_old_payment_that_the_bank_does_not_know_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request for it can still be on its way, so it was not charged and never will be."""
+def test_an_old_payment_that_the_bank_promises_never_to_authorize_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bank does not know it and says that this is final, so it was not charged and never will be."""
 
     async def scenario() -> None:
         payment_id = await unresolved(timedelta(seconds=resolver.surely_over_s()))
@@ -132,6 +132,26 @@ def test_an_old_payment_that_the_bank_does_not_know_is_declined(monkeypatch: pyt
             await two_rounds()
         expected = [("resolver", "the bank does not know the payment")]
         assert await outcome(payment_id) == (Status.DECLINED, expected)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("final", ["", ', "final": false', ', "final": "true"', ', "final": 1', ', "final": null'])
+def test_an_old_payment_that_the_bank_may_still_authorize_stays_pending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, final: str
+) -> None:
+    """Without `"final": true`, "unknown" promises nothing: the bank is asked again, in the end by an operator."""
+
+    async def scenario() -> None:
+        payment_id = await unresolved()
+        unknown = reply(200, f'{{"payment_id": "{payment_id}", "status": "unknown"{final}}}'.encode())
+        with scripted_bank(unknown) as answering:
+            connect(answering.url)
+            async with resolving(monkeypatch) as two_rounds:
+                await two_rounds()
+            assert len(answering.requests) > 1
+        assert await outcome(payment_id) == (Status.PENDING, [])
+        assert any(str(payment_id) in line.message and "may still authorize" in line.message for line in caplog.records)
 
     asyncio.run(scenario())
 
@@ -155,7 +175,7 @@ def test_a_payment_with_a_running_request_is_not_looked_up(monkeypatch: pytest.M
     looked_up: list[UUID] = []
     look_up = bank.look_up
 
-    async def noted(payment_id: UUID) -> bool | None:
+    async def noted(payment_id: UUID) -> bank.LookUp:
         looked_up.append(payment_id)
         return await look_up(payment_id)
 
@@ -220,10 +240,10 @@ def test_a_payment_that_is_settled_during_the_look_up_is_not_settled_again(
     """The first one to settle wins, the audit trail has one line, and the log has no warning."""
     look_up = bank.look_up
 
-    async def slow_look_up(payment_id: UUID) -> bool | None:
-        authorized = await look_up(payment_id)
+    async def slow_look_up(payment_id: UUID) -> bank.LookUp:
+        found = await look_up(payment_id)
         await store.settle(payment_id, Status.AUTHORIZED, "operator", "the bank's statement")
-        return authorized
+        return found
 
     monkeypatch.setattr(bank, "look_up", slow_look_up)
 
