@@ -45,7 +45,7 @@ def create_app(
     document: Mapping[str, Any] | None = None,
     resolver: Resolver | None = None,
 ) -> Gateway:
-    """Create a gateway. `config.bank_url` must be set; run.py sets it to the simulator's if there is none.
+    """Create a gateway. `config.bank_url` must be set; run.py sets it to the simulator's `bank_url` if there is none.
 
     may_be_open: whether every caller is accepted while there are no API keys
     document, resolver: for tests, a contract in place of the file, and the functions for its operationIds

@@ -112,11 +112,11 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     logs.configure(config.log_level, config.log_format)
     uvicorn_server.raise_file_limit()
     listener = uvicorn_server.listen(config.host, config.port)
-    with _bank(config) as bank_url, _metrics(config) as (metrics_url, workers_folder):
+    with _bank(config) as (bank_url, shown_url), _metrics(config) as (metrics_url, workers_folder):
         gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
         _check_callers(config, gateway.merchants)
         api = banner.Api(gateway.contract.base_path, gateway.contract.example())
-        announce = partial(banner.announce, config, api, gateway.merchants, listener, bank_url, metrics_url)
+        announce = partial(banner.announce, config, api, gateway.merchants, listener, shown_url, metrics_url)
         if config.workers == 1:
             port = listener.getsockname()[1]
             listening = partial(_listening, config, port, gateway, announce)
@@ -143,15 +143,15 @@ def _check_callers(config: Config, merchants: Merchants) -> None:
 
 
 @contextlib.contextmanager
-def _bank(config: Config) -> Iterator[str]:
-    """Yield the bank's URL; without BANK_URL, that of a simulator that runs as long as the gateway."""
+def _bank(config: Config) -> Iterator[tuple[str, str]]:
+    """Yield the bank's URL, for `bank.configure` and to show; without BANK_URL, run a simulator meanwhile."""
     if config.bank_url is not None:
-        yield config.bank_url
+        yield config.bank_url, config.bank_url
         return
     simulator = Simulator()
     simulator.start()
     try:
-        yield simulator.url
+        yield simulator.bank_url, simulator.url
     finally:
         simulator.stop()
 

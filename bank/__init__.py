@@ -38,10 +38,13 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
     "https": AcquiringBank,
 }
 
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
 
 @dataclass(slots=True)
 class _Configured:
     bank: Bank
+    identity: str
     slots: asyncio.Semaphore
     slot_timeout_s: float
     longest_s: float
@@ -63,7 +66,7 @@ def configure(
     ca_file: str | None = None,
     client_cert: str | None = None,
 ) -> None:
-    """Use the bank at `url`, whose scheme is one of `BANKS`.
+    """Use the bank at `url`, whose scheme is one of `BANKS`, or a simulator at its `bank_url`.
 
     connect_timeout_s: for one attempt to connect, and for the wait for a slot
     timeout_s: for a whole call, retries included
@@ -77,6 +80,7 @@ def configure(
     Raises `ConfigError` when the URL is wrong.
     """
     global _configured
+    url, identity = _simulated(url) if url.startswith("simulator://") else (url, None)
     _check_url(url)
     close()
     bank = BANKS[urlsplit(url).scheme](
@@ -90,6 +94,7 @@ def configure(
     )
     _configured = _Configured(
         bank=bank,
+        identity=identity or _identity(url),
         slots=asyncio.Semaphore(concurrency),
         slot_timeout_s=connect_timeout_s,
         longest_s=connect_timeout_s + timeout_s,
@@ -127,6 +132,15 @@ async def look_up(payment_id: UUID) -> LookUp:
         return await bank.look_up(payment_id)
 
 
+def identity() -> str:
+    """Return which bank is configured, to record with each payment that it is asked for.
+
+    For a bank it is `scheme://host:port/path` with the port written out, without credentials; for a built-in simulator
+    `simulator:` and the id of its start, because a simulator that starts again knows no payment of the one before.
+    """
+    return _current().identity
+
+
 def longest_s() -> float:
     """Return the most seconds that `authorize` takes: the wait for a slot and the bank's timeout."""
     return _current().longest_s
@@ -135,6 +149,23 @@ def longest_s() -> float:
 def circuit_open() -> bool:
     """Return whether the circuit to the bank is open or half-open."""
     return _current().breaker.is_open()
+
+
+def _simulated(bank_url: str) -> tuple[str, str]:
+    """Return the URL and the identity of the simulator that has this `bank_url`."""
+    address, _, start_id = bank_url.removeprefix("simulator://").partition("/")
+    return f"http://{address}", f"simulator:{start_id}"
+
+
+def _identity(url: str) -> str:
+    """Return the identity of the bank at a URL that `_check_url` accepts.
+
+    Scheme and host are in lower case, the path is as given, because its case may count (RFC 3986, 6.2.2.1).
+    """
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}"
 
 
 def _check_url(url: str) -> None:

@@ -35,6 +35,8 @@ THREADS: Final = 512
 class Simulator:
     """A simulator that listens on `url` as soon as it is created.
 
+    url: its address as a bank
+    bank_url: the same for `bank.configure`, with the id of this start, by which `bank.identity` names the simulator
     host, port: the address to listen on; port 0 takes a free one
     latency_s: seconds to wait after each decision
 
@@ -44,6 +46,7 @@ class Simulator:
     def __init__(self, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0) -> None:
         self._listener = socket.create_server((host, port))
         self.url = f"http://{host}:{self._listener.getsockname()[1]}"
+        self.bank_url = f"simulator{self.url.removeprefix('http')}/{uuid4()}"
         self._stopping = threading.Event()
         flask_app = _create_app(latency_s, self._stopping.wait)
         app = WSGIMiddleware(flask_app, workers=THREADS)  # type: ignore[arg-type]  # it declares its own WSGI types

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 import bank
+from bank.simulator import Simulator
 from config import SETTINGS, ConfigError
 
 OPTIONS: dict[str, Any] = {
@@ -60,6 +61,52 @@ def test_a_url_of_a_bank_is_accepted(url: str) -> None:
     """The scheme may be in either case, and port and path are optional."""
     bank.configure(url, **OPTIONS)
     assert not bank.circuit_open()
+
+
+@pytest.mark.parametrize(
+    ("url", "identity"),
+    [
+        ("http://bank", "http://bank:80"),
+        ("http://bank/", "http://bank:80"),
+        ("HTTPS://Bank.Example.COM/api/V2/", "https://bank.example.com:443/api/V2"),
+        ("https://bank:8443", "https://bank:8443"),
+        ("http://[::1]:8080/a", "http://[::1]:8080/a"),
+        ("http://[FE80::A]", "http://[fe80::a]:80"),
+        ("simulator://127.0.0.1:8080/an-id", "simulator:an-id"),
+    ],
+)
+def test_a_bank_is_identified_by_scheme_host_port_and_path(url: str, identity: str) -> None:
+    """Two spellings of one URL are one bank; the path's case counts. A simulator is identified by its start."""
+    bank.configure(url, **OPTIONS)
+    assert bank.identity() == identity
+
+
+def test_each_start_of_the_simulator_is_another_bank() -> None:
+    """Even on the same port, because it has no payment of the start before."""
+    identities = []
+    port = 0
+    for _ in range(2):
+        simulator = Simulator(port=port)
+        simulator.start()
+        port = int(simulator.url.rpartition(":")[2])
+        bank.configure(simulator.bank_url, **OPTIONS)
+        identities.append(bank.identity())
+        assert asyncio.run(bank.look_up(uuid4())) == bank.LookUp(authorized=None, final=True)
+        bank.close()
+        simulator.stop()
+    assert all(identity.startswith("simulator:") for identity in identities)
+    assert len(set(identities)) == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["simulator://", "simulator:", "simulator:///an-id", "simulator://u:secret@127.0.0.1/x"]
+)
+def test_a_simulator_without_an_address_is_a_wrong_url(url: str) -> None:
+    """It is reported as any other wrong URL."""
+    with pytest.raises(ConfigError) as caught:
+        bank.configure(url, **OPTIONS)
+    assert str(caught.value).startswith("BANK_URL ")
+    assert "secret" not in str(caught.value)
 
 
 AUTHORIZED = bank.Authorization(authorized=True, code="A1")
