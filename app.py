@@ -45,7 +45,7 @@ def create_app(
     document: Mapping[str, Any] | None = None,
     resolver: Resolver | None = None,
 ) -> Gateway:
-    """Create a gateway. `config.bank_url` must be set; run.py sets it to the simulator's `bank_url` if there is none.
+    """Create a gateway. `config.bank_url` must be the URL of a bank, or the `bank_url` of a simulator.
 
     may_be_open: whether every caller is accepted while there are no API keys
     document, resolver: for tests, a contract in place of the file, and the functions for its operationIds
@@ -53,8 +53,10 @@ def create_app(
     """
     assert config.bank_url is not None
     merchants = Merchants(config.api_keys, may_be_open=may_be_open)
-    contract = Contract(config.supported_currencies, today, merchants.is_open, document)
-    health = Health()
+    contract = Contract(
+        config.supported_currencies, today, merchants.is_open, simulator=config.simulates_bank(), document=document
+    )
+    health = Health(simulator=config.simulates_bank())
     admission = Admission(config.bank_concurrency + config.bank_queue)
     endpoints = {**contracts.endpoints(contract), **health.endpoints()}
     chain = middleware.ordered(config, contract, endpoints, merchants, admission)

@@ -5,6 +5,8 @@ show the same table; `python config.py > .env.example` writes the file again aft
 docs/operations.md with the table. No other module reads the environment.
 """
 
+import difflib
+import io
 import math
 import os
 import re
@@ -14,14 +16,21 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import iso4217
 import limits
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 # The value of STORE_URL and RATE_LIMIT_STORE for one process's memory, which is lost when the process stops.
 MEMORY: Final = "memory:"
+
+# The value of BANK_URL for the built-in simulator. run.py adds the address of the simulator that it starts.
+SIMULATOR: Final = "simulator:"
+
+# Names in the environment that begin like settings and are none of them are reported.
+_PREFIXES: Final = ("BANK_", "BREAKER_", "LOG_", "RATE_", "STORE_", "TLS_")
 
 # A merchant's name; it appears in logs and on the command line.
 MERCHANT_NAME: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
@@ -184,9 +193,10 @@ class Config:
     """The settings, checked. A setting's name is the field's in upper case."""
 
     bank_url: str | None = _setting(
-        text("http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH]"),
+        text(f"http://HOST[:PORT][/PATH] or https://HOST[:PORT][/PATH] or {SIMULATOR}"),
         "",
-        "URL of the acquiring bank; unset, the gateway starts the built-in simulator and no money moves",
+        f"URL of the acquiring bank, or {SIMULATOR} for the built-in simulator, with which no money moves; unset, the "
+        "simulator in a trial: HOST is loopback, STORE_URL is memory: and there are no API keys",
     )
     bank_connect_timeout_s: float = _setting(
         seconds(0.05, 60), "2", "longest time for one attempt to connect, and for a payment's wait for a free slot"
@@ -290,6 +300,10 @@ class Config:
         one_of("auto", "json", "text"), "auto", "form of log lines; auto is text on a terminal and json otherwise"
     )
 
+    def simulates_bank(self) -> bool:
+        """Return whether the bank is the built-in simulator."""
+        return self.bank_url is None or self.bank_url.startswith(SIMULATOR)
+
 
 SETTINGS: Final[dict[str, Setting]] = {entry.name.upper(): entry.metadata["setting"] for entry in fields(Config)}
 
@@ -300,11 +314,7 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
     The first of these sources that has a setting counts: `overrides`, the environment, .env in the current directory,
     the defaults. An empty value counts as unset.
     """
-    try:
-        in_file = dotenv_values(".env", interpolate=False)
-    except UnicodeDecodeError:
-        raise ConfigError(".env is not UTF-8; allowed: NAME=VALUE lines, see .env.example") from None
-    given = {**in_file, **os.environ, **(overrides or {})}
+    given = {**_in_file(), **os.environ, **(overrides or {})}
     values: dict[str, Any] = {}
     errors: list[str] = []
     for name, setting in SETTINGS.items():
@@ -321,6 +331,12 @@ def load(overrides: Mapping[str, str] | None = None) -> Config:
     return Config(**values)
 
 
+def misspelled() -> list[str]:
+    """Return a line for each name in the environment that begins like a setting and is not one."""
+    names = (name for name in sorted(os.environ) if name.startswith(_PREFIXES) and name not in SETTINGS)
+    return [f"the environment sets {name}{_hint(name)}" for name in names]
+
+
 def hand_on(settings: Mapping[str, str]) -> None:
     """Put settings into this process's environment, which the processes that it starts inherit."""
     os.environ.update(settings)
@@ -329,6 +345,43 @@ def hand_on(settings: Mapping[str, str]) -> None:
 def wrong(name: str, problem: str) -> ConfigError:
     """Return the error for a value that the package using the setting refuses."""
     return ConfigError(f"{name} {problem}; allowed: {SETTINGS[name].allowed}")
+
+
+def _in_file() -> dict[str, str | None]:
+    """Return the settings in .env. Raises `ConfigError`, with a line for each name that is not a setting."""
+    path = Path(".env")
+    if not path.exists() or path.is_dir():
+        return {}
+    try:
+        bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))
+    except UnicodeDecodeError:
+        raise ConfigError(".env is not UTF-8; allowed: NAME=VALUE lines, see .env.example") from None
+    errors = [error for binding in bindings if (error := _error(binding))]
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
+
+
+def _error(binding: Binding) -> str | None:
+    """Return what is wrong with a statement in .env; without its value, and without a name that may be a value."""
+    text, name = binding.original.string, binding.key
+    line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+    if binding.error or (name is not None and binding.value is None):
+        return f".env line {line} can't be read; allowed: NAME=VALUE, see .env.example"
+    if name is None or name in SETTINGS:
+        return None
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,39}", name) and not _nearest(name):
+        return f".env line {line} sets something that is not a setting; allowed: see .env.example"
+    return f".env line {line} sets {name}{_hint(name)}"
+
+
+def _hint(name: str) -> str:
+    nearest = _nearest(name)
+    return f": did you mean {nearest[0]}?" if nearest else ", which is not a setting; allowed: see .env.example"
+
+
+def _nearest(name: str) -> list[str]:
+    return difflib.get_close_matches(name.upper(), SETTINGS, n=1)
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import getpass
+import logging
 import multiprocessing
 import os
 import signal
@@ -32,11 +33,13 @@ import store
 from app import Gateway, create_app
 from bank.simulator import Simulator
 from cli import banner, control_socket
-from config import MEMORY, SETTINGS, Config, ConfigError
+from config import MEMORY, SETTINGS, SIMULATOR, Config, ConfigError
 from handlers.supported import UnsupportedContract
 from merchants import Merchants
 from server import uvicorn_server
 from telemetry import logs, metrics
+
+log = logging.getLogger("gateway.start")
 
 
 def main() -> None:
@@ -86,9 +89,23 @@ def _operate_in_memory(config: Config, options: argparse.Namespace, operator: st
 def _run_command(config: Config, options: argparse.Namespace, operator: str, *, create: bool) -> tuple[int, str]:
     store.configure(config.store_url, fingerprint_key=config.fingerprint_key, create=create)
     try:
-        return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=config.bank_url is not None))
+        return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=_is_live(config)))
     finally:
         store.close()
+
+
+def _is_live(config: Config) -> bool | None:
+    """Return whether payments move money; None if the settings of this command name no bank."""
+    return None if config.bank_url is None and _beyond_trial(config) else not config.simulates_bank()
+
+
+def _beyond_trial(config: Config) -> str | None:
+    """Return which setting is more than a trial needs; None if this is a trial."""
+    if config.store_url != MEMORY:
+        return f"STORE_URL is not {MEMORY}"
+    if config.api_keys:
+        return "API_KEYS is set"
+    return None if uvicorn_server.is_loopback(config.host) else "HOST is not loopback"
 
 
 def worker() -> AsyncApp:
@@ -109,12 +126,17 @@ def _end_with_parent() -> None:
 
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
+    _check_bank(config)
     logs.configure(config.log_level, config.log_format)
+    for line in configuration.misspelled():
+        log.warning("%s", line)
     uvicorn_server.raise_file_limit()
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as (bank_url, shown_url), _metrics(config) as (metrics_url, workers_folder):
         gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
         _check_callers(config, gateway.merchants)
+        if config.bank_url == SIMULATOR:  # in a trial, the banner is enough
+            log.warning("the bank is the built-in simulator, and no money moves: BANK_URL is %s", SIMULATOR)
         api = banner.Api(gateway.contract.base_path, gateway.contract.example())
         announce = partial(banner.announce, config, api, gateway.merchants, listener, shown_url, metrics_url)
         if config.workers == 1:
@@ -133,6 +155,18 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
             uvicorn_server.serve_workers(config, "run:worker", listener)
 
 
+def _check_bank(config: Config) -> None:
+    """Raise `ConfigError` if the simulator would be the bank by an oversight, or was not started by this gateway."""
+    reason = _beyond_trial(config)
+    if config.bank_url is None and reason:
+        raise ConfigError(
+            f"BANK_URL is not set, and {reason}: set BANK_URL to the bank's URL, or to {SIMULATOR} for the built-in "
+            "simulator, with which no money moves"
+        )
+    if config.bank_url != SIMULATOR and (config.bank_url or "").startswith(SIMULATOR):
+        raise configuration.wrong("BANK_URL", f"has more than {SIMULATOR}")
+
+
 def _check_callers(config: Config, merchants: Merchants) -> None:
     """Read the keys; exit if there are none and the gateway listens on more than loopback."""
     if not asyncio.run(merchants.list_keys()) and not uvicorn_server.is_loopback(config.host):
@@ -144,8 +178,8 @@ def _check_callers(config: Config, merchants: Merchants) -> None:
 
 @contextlib.contextmanager
 def _bank(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield the bank's URL, for `bank.configure` and to show; without BANK_URL, run a simulator meanwhile."""
-    if config.bank_url is not None:
+    """Yield the bank's URL, for `bank.configure` and to show; if it is the built-in simulator, run one meanwhile."""
+    if config.bank_url is not None and not config.simulates_bank():
         yield config.bank_url, config.bank_url
         return
     simulator = Simulator()
@@ -178,7 +212,7 @@ async def _listening(
     """Accept the operator's commands on payments in memory, and report that the gateway is ready."""
     if config.store_url == MEMORY:
         with contextlib.suppress(OSError):  # the gateway works without the commands
-            live = config.bank_url is not None
+            live = not config.simulates_bank()
             commands = await control_socket.listen(port, cli.parser(SETTINGS), gateway.merchants, live=live)
             serving.servers.append(commands)
     announce()

@@ -11,11 +11,11 @@ from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import config
 from bank.breaker import Breaker
 from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import Authorization, AuthorizationRequest, Bank, LookUp
-from config import ConfigError
 from telemetry import metrics
 
 __all__ = [
@@ -184,8 +184,7 @@ def _check_url(url: str) -> None:
     elif any(character in "?#@" or character.isspace() for character in url):
         wrong = "has credentials, a query, a fragment or white space"
     if wrong:
-        allowed = " or ".join(f"{scheme}://HOST[:PORT][/PATH]" for scheme in BANKS)
-        raise ConfigError(f"BANK_URL {wrong}; allowed: {allowed}")
+        raise config.wrong("BANK_URL", wrong)
 
 
 def _current() -> _Configured:

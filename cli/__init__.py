@@ -50,11 +50,13 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     return top
 
 
-async def run(options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool) -> tuple[int, str]:
+async def run(
+    options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None
+) -> tuple[int, str]:
     """Run a command; return its exit status and what to print.
 
     operator: who runs it, for the audit trail
-    live: whether payments move money
+    live: whether payments move money; None if that is not known
     """
     if options.command == "keys":
         return await keys.run(options, merchants, live=live)

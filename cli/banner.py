@@ -31,7 +31,7 @@ def announce(  # noqa: PLR0917  # each argument has its own type
 ) -> None:
     """Print the banner; as one line of JSON when the gateway logs JSON.
 
-    bank_url: the bank's, or the built-in simulator's when BANK_URL is unset
+    bank_url: the bank's, or that of the built-in simulator, which the gateway has started
     metrics_url: None when METRICS_PORT is unset
     """
     facts = _facts(config, api, merchants, listener, bank_url)
@@ -55,10 +55,11 @@ def url(host: str, port: int, path: str, scheme: str = "http") -> str:
 def _facts(config: Config, api: Api, merchants: Merchants, listener: socket.socket, bank_url: str) -> dict[str, str]:
     host, port = listener.getsockname()[:2]
     scheme = "https" if config.tls_cert else "http"
+    simulator = "the built-in simulator: no money moves"
     return {
         "API": url(host, port, f"{api.base_path}/payments", scheme),
         "UI": url(host, port, f"{api.base_path}/ui/", scheme),
-        "Bank": f"{bank_url} ({'set by BANK_URL' if config.bank_url else 'the built-in simulator: no money moves'})",
+        "Bank": f"{bank_url} ({simulator if config.simulates_bank() else 'set by BANK_URL'})",
         "Store": config.store_url.partition(":")[0],
         "Keys": "none: accepts any caller on this machine" if merchants.is_open() else "required",
     }

@@ -30,16 +30,22 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(options: argparse.Namespace, merchants: Merchants, *, live: bool) -> tuple[int, str]:
+async def run(options: argparse.Namespace, merchants: Merchants, *, live: bool | None) -> tuple[int, str]:
     """Run a command; return its exit status and what to print.
 
-    live: whether payments move money; then a new key is a live one, unless the options say otherwise
+    live: whether payments move money; then a new key is a live one, unless the options say otherwise. None if that is
+        not known; then the options have to say it
     """
     match options.keys:
         case "create":
+            if live is None and options.prefix is None:
+                return (
+                    1,
+                    "BANK_URL is not set, so the kind of the key is unknown: set BANK_URL, or say --live or --test",
+                )
             prefix = options.prefix or (LIVE_PREFIX if live else TEST_PREFIX)
             key, record = await merchants.create_key(options.merchant, prefix)
-            return 0, _created(key, record, as_json=options.json)
+            return 0, _created(key, record, simulator=live is False, as_json=options.json)
         case "list":
             rows = [_row(key, configured=merchants.is_configured(key.id)) for key in await merchants.list_keys()]
             return 0, table.render(rows, as_json=options.json)
@@ -55,11 +61,14 @@ async def _revoke(key_id: str, merchants: Merchants) -> tuple[int, str]:
     return 0, f"{key_id} is revoked; every gateway on this store rejects it within {REFRESH_S:g} s"
 
 
-def _created(key: str, record: ApiKey, *, as_json: bool) -> str:
+def _created(key: str, record: ApiKey, *, simulator: bool, as_json: bool) -> str:
     entry = f"{record.merchant}:{record.digest}"
     if as_json:
-        return json.dumps({"key": key, "id": record.id, "merchant": record.merchant, "api_keys_entry": entry}, indent=2)
+        shown = {"key": key, "id": record.id, "merchant": record.merchant, "api_keys_entry": entry}
+        return json.dumps({**shown, "simulator": simulator}, indent=2)
     lines = [key, f"This is key {record.id} of {record.merchant}. It is not shown again."]
+    if simulator:
+        lines.append("The bank is the built-in simulator: no money moves.")
     if not store.is_lasting():
         lines.append(f"The store is memory and does not keep the key. To use it, set API_KEYS={entry}")
     return "\n".join(lines)

@@ -30,6 +30,9 @@ Endpoint = Callable[[], Awaitable[Response]]
 # the operation, so schemathesis.toml can tell the file from the served contract.
 VALID_THROUGH: Final = "x-valid-through"
 
+# The extension of an example that is served only if the bank is the built-in simulator (true), or is not (false).
+SIMULATOR: Final = "x-simulator"
+
 # The package of the functions that the operationIds name.
 HANDLERS: Final = "handlers.payments"
 
@@ -40,6 +43,7 @@ class Contract:
     currencies: the ISO 4217 codes to accept instead of the file's; if empty, the file's stay
     today: the current date in UTC; the expiry rule follows it while the process runs
     is_open: whether requests need no API key; this may change while the process runs
+    simulator: whether the bank is the built-in simulator, of which some examples speak
     document: an OpenAPI document in place of the file
     """
 
@@ -48,6 +52,8 @@ class Contract:
         currencies: Sequence[str],
         today: Callable[[], date],
         is_open: Callable[[], bool],
+        *,
+        simulator: bool,
         document: Mapping[str, Any] | None = None,
     ) -> None:
         self._today = today
@@ -58,6 +64,7 @@ class Contract:
             _accept_only(self.document, list(currencies))
         _put_expiry_rule_into_schema(self.document)
         _drop_examples_of_headers(self.document)
+        _keep_examples_of_bank(self.document, simulator=simulator)
         self.base_path: str = self.document["servers"][0]["url"].rstrip("/")
         self.max_errors: int = self.document["components"]["schemas"]["Problem"]["properties"]["errors"]["maxItems"]
         self._served = lru_cache(maxsize=1)(self._serve)
@@ -71,8 +78,9 @@ class Contract:
         return _bounded(schema, self.month())
 
     def example(self) -> dict[str, Any]:
-        """Return a new payment that the simulator authorizes."""
-        payment: dict[str, Any] = self.document["components"]["examples"]["Authorized"]["value"]
+        """Return a new payment, which the simulator authorizes."""
+        examples = self.document["components"]["examples"]
+        payment: dict[str, Any] = (examples.get("Authorized") or examples["NewPayment"])["value"]
         return payment
 
     def served_json(self) -> bytes:
@@ -145,6 +153,20 @@ def _drop_examples_of_headers(document: dict[str, Any]) -> None:
         if parameter["in"] == "header":
             parameter.pop("example", None)
             parameter["schema"].pop("example", None)
+
+
+def _keep_examples_of_bank(document: dict[str, Any], *, simulator: bool) -> None:
+    """Remove the examples of another bank than the one that is configured, and what refers to them."""
+    examples = document["components"].get("examples", {})
+    foreign = [name for name, example in examples.items() if example.pop(SIMULATOR, simulator) is not simulator]
+    references = [{"$ref": f"#/components/examples/{name}"} for name in foreign]
+    for name in foreign:
+        del examples[name]
+    for operation in _operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            named = content.get("examples", {})
+            for name in [name for name, example in named.items() if example in references]:
+                del named[name]
 
 
 def _bounded(schema: dict[str, Any], month: date) -> dict[str, Any]:

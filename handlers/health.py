@@ -18,9 +18,13 @@ STORE_S: Final = 1.0
 
 
 class Health:
-    """The two health checks of one gateway. `stopping` is set once the gateway begins to stop."""
+    """The two health checks of one gateway. `stopping` is set once the gateway begins to stop.
 
-    def __init__(self) -> None:
+    simulator: whether the bank is the built-in simulator
+    """
+
+    def __init__(self, *, simulator: bool) -> None:
+        self._simulator = simulator
         self.stopping = False
         self._asking: asyncio.Task[bool] | None = None
 
@@ -40,6 +44,7 @@ class Health:
                 "stopping": self.stopping,
                 "store": "ok" if store_ok else "unreachable",
                 "bank": "unreachable" if circuit_open else "ok",
+                "simulator": self._simulator,
             },
             status_code=200 if ready else 503,
         )

@@ -68,6 +68,8 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
 class Gateway:
     """A process that runs `python run.py` on a free port, with `settings` in its environment.
 
+    The bank is the built-in simulator, by name, if the settings name no other.
+
     banner: what the process printed when it was ready, the line `"message": "ready"` with LOG_FORMAT=json
     log: what it has written since then, to standard output and standard error
     """
@@ -85,7 +87,14 @@ class Gateway:
         environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
-            env={"PORT": "0", "LOG_FORMAT": "text", **environment, **(settings or {}), **more_settings},
+            env={
+                "PORT": "0",
+                "LOG_FORMAT": "text",
+                "BANK_URL": "simulator:",
+                **environment,
+                **(settings or {}),
+                **more_settings,
+            },
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -226,6 +226,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
     key_id = ""
     # A bank that never answers leaves the payment unresolved until the command settles it.
     with scripted_bank(hang_up) as bank, Gateway(cwd=tmp_path, settings=settings, BANK_URL=bank.url) as gateway:
+        settings["BANK_URL"] = bank.url
         payment_id = gateway.pay().json()["id"]
 
         def run(*arguments: str) -> str:

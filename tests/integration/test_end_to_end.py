@@ -223,7 +223,7 @@ def test_the_simulator_runs_as_a_process_of_its_own() -> None:
         url = simulator.stdout.readline().split()[3].rstrip(";")
         with Gateway("--bank-url", url, BANK_URL="http://127.0.0.1:1") as gateway:
             assert f"{url} (set by BANK_URL)" in gateway.banner
-            assert "no money moves" not in gateway.banner
+            assert "no money moves" not in gateway.banner, "this gateway does not know that its bank is a simulator"
             started = time.monotonic()
             assert gateway.pay().status_code == 201
             assert time.monotonic() - started > 0.3

@@ -72,7 +72,7 @@ def test_without_keys_any_caller_is_accepted(gateway: Gateway) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104  # the subject of this test
 def test_listening_on_other_addresses_than_loopback_requires_keys(host: str) -> None:
     """Without a key the gateway does not start, and says what to do; with one it starts and requires it."""
-    refused = command("--host", host, "--port", "0")
+    refused = command("--host", host, "--port", "0", BANK_URL="simulator:")
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"HOST {host} can be reached from other machines, and there are no API keys: ")
     assert refused.stdout == ""
@@ -141,10 +141,10 @@ def test_a_merchant_sees_its_own_payments_only() -> None:
 
 def test_keys_in_a_database_are_valid_and_revoked_in_every_process(database_url: str) -> None:
     """Two gateways know a new key and a revocation within seconds; the last use is listed to the minute."""
-    settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": FINGERPRINT_KEY}
+    settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": FINGERPRINT_KEY, "BANK_URL": "simulator:"}
     first = create_key("acme", **settings)
     assert first["key"].startswith("pgw_test_")
-    assert create_key("acme", BANK_URL="http://bank.test", **settings)["key"].startswith("pgw_live_")
+    assert create_key("acme", **settings | {"BANK_URL": "http://bank.test"})["key"].startswith("pgw_live_")
     with Gateway(settings=settings) as one, Gateway(settings=settings) as two:
         assert requires_key(one)
         assert requires_key(two)
@@ -182,7 +182,8 @@ def test_keys_in_a_database_are_valid_and_revoked_in_every_process(database_url:
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_first_key_ends_open_access(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """A running gateway requires the key, and its contract says so."""
-    settings = {"STORE_URL": support.store_url(kind, tmp_path, request), "FINGERPRINT_KEY": FINGERPRINT_KEY}
+    url = support.store_url(kind, tmp_path, request)
+    settings = {"STORE_URL": url, "FINGERPRINT_KEY": FINGERPRINT_KEY, "BANK_URL": "simulator:"}
     with Gateway(settings=settings) as gateway:
         assert pay(gateway).status_code == 201
         created = create_key("acme", PORT=gateway.api.split(":")[2].split("/")[0], **settings)

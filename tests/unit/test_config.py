@@ -72,6 +72,64 @@ def test_the_command_line_overrides_the_environment_and_the_environment_override
     assert (loaded.port, loaded.host, loaded.bank_retries, loaded.bank_concurrency) == (3, "192.0.2.2", 1, 128)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("BANK_URLL=http://secret", ".env line 1 sets BANK_URLL: did you mean BANK_URL?"),
+        ("\n# BANK\n\nbank_url=http://secret", ".env line 4 sets bank_url: did you mean BANK_URL?"),
+        ("PORT=1\nexport STORE_URI='secret'", ".env line 2 sets STORE_URI: did you mean STORE_URL?"),
+        ("LLAMAS=secret", ".env line 1 sets LLAMAS, which is not a setting; allowed: see .env.example"),
+        ("c2VjcmV0=", ".env line 1 sets something that is not a setting; allowed: see .env.example"),
+    ],
+)
+def test_a_name_in_the_file_that_is_not_a_setting_stops_the_start(tmp_path: Path, text: str, message: str) -> None:
+    """The error has the line and the nearest setting, and never a value."""
+    (tmp_path / ".env").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "text", ["BANK_URL", "API_KEYS='secret", "secret", "PORT=1 \nFINGERPRINT_KEY = 'a' secret", "=secret"]
+)
+def test_a_line_of_the_file_that_can_not_be_read_stops_the_start(tmp_path: Path, text: str) -> None:
+    """The error has the number of the line and not its text, which may be a secret."""
+    (tmp_path / ".env").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        config.load()
+    line = 1 + text.count("\n")
+    assert str(caught.value) == f".env line {line} can't be read; allowed: NAME=VALUE, see .env.example"
+
+
+def test_all_errors_of_the_file_are_reported_together(tmp_path: Path) -> None:
+    """Each wrong line is one line of the error."""
+    (tmp_path / ".env").write_text("\ufeffPORT=1\nPROT=2\n\nHOTS=3\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        config.load()
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+        ".env line 2 sets PROT",
+        ".env line 4 sets HOTS",
+    ]
+
+
+def test_names_in_the_environment_that_begin_like_settings_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with the beginning of a setting is reported with the nearest one; other names are other programs'."""
+    for name in ("BANK_URLL", "STORE_ROOM_OF_ANOTHER_PROGRAM", "BANKING", "LOG_LEVEL", "PORTT"):
+        monkeypatch.setenv(name, "INFO")
+    assert config.misspelled() == [
+        "the environment sets BANK_URLL: did you mean BANK_URL?",
+        "the environment sets STORE_ROOM_OF_ANOTHER_PROGRAM, which is not a setting; allowed: see .env.example",
+    ]
+
+
+def test_the_simulator_is_the_bank_by_name_or_without_a_bank() -> None:
+    """The gateway says that no money moves exactly then."""
+    settings = {None: True, "simulator:": True, "https://bank.test": False, "http://simulator:80": False}
+    for url, simulates in settings.items():
+        assert config.load({"BANK_URL": url} if url else {}).simulates_bank() is simulates
+
+
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     """A setting that is empty in the environment has its default."""
     for name in SETTINGS:

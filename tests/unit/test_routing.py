@@ -52,7 +52,7 @@ def routing() -> Routing:
     """The contract with some more paths, and one endpoint beside it."""
     document = copy.deepcopy(FILE)
     document["paths"] |= copy.deepcopy(PATHS)
-    contract = Contract((), today_utc, lambda: False, document)
+    contract = Contract((), today_utc, lambda: False, simulator=True, document=document)
 
     async def passed_on(_scope: Any, _receive: Any, _send: Any) -> None:
         pass

@@ -14,12 +14,12 @@ from tests.support import valid_payment
 
 TODAY = date(2026, 11, 22)
 NOT_STRINGS: tuple[Any, ...] = (None, 4242424242424242, True, [], {}, 4.2)
-CONTRACT = Contract((), lambda: TODAY, lambda: False)
+CONTRACT = Contract((), lambda: TODAY, lambda: False, simulator=True)
 
 
 def schema(today: date = TODAY) -> dict[str, Any]:
     """Return the schema of a new payment with its references resolved, as Connexion passes it."""
-    contract = Contract((), lambda: today, lambda: False)
+    contract = Contract((), lambda: today, lambda: False, simulator=True)
     schemas = contract.document["components"]["schemas"]
     new_payment = copy.deepcopy(schemas["NewPayment"])
     new_payment["properties"]["currency"] = schemas["Currency"]
