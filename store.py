@@ -64,6 +64,9 @@ WAIT_S: Final = 5.0
 # Seconds between the attempts of `keep_trying`; the last one repeats.
 RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
+# The text whose HMAC identifies a FINGERPRINT_KEY.
+_KEY_CHECK: Final = "key check"
+
 _ALLOWED_URLS: Final = f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 P = ParamSpec("P")
@@ -74,6 +77,7 @@ R = TypeVar("R")
 class _OpenStore:
     backend: Memory | Sql
     fingerprint_key: bytes = field(repr=False)
+    fingerprint_key_id: str
     threads: ThreadPoolExecutor | None = None
     group_commit: GroupCommit | None = None
     retries: set[asyncio.Task[None]] = field(default_factory=set)
@@ -96,12 +100,12 @@ def configure(url: str, *, fingerprint_key: bytes, create: bool = True) -> None:
     if len(fingerprint_key) != 32:
         raise ValueError("fingerprint_key is not 32 bytes")
     if url == MEMORY:
-        _store = _OpenStore(Memory(), fingerprint_key)
+        _store = _OpenStore(Memory(), fingerprint_key, _key_id(fingerprint_key))
         return
-    database = _open_database(url, _hmac(fingerprint_key, "key check"), create=create)
+    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), create=create)
     threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
     group_commit = GroupCommit(database.transact, threads) if database.has_single_writer else None
-    _store = _OpenStore(database, fingerprint_key, threads, group_commit)
+    _store = _OpenStore(database, fingerprint_key, _key_id(fingerprint_key), threads, group_commit)
 
 
 def close() -> None:
@@ -123,6 +127,21 @@ def is_lasting() -> bool:
 def keyed_digest(text: str) -> str:
     """Return the HMAC-SHA256 of a text under FINGERPRINT_KEY, 64 hex digits."""
     return _hmac(_opened().fingerprint_key, text)
+
+
+def fingerprint_key_id() -> str:
+    """Return the id of FINGERPRINT_KEY, 8 hex digits, which says nothing about the key itself."""
+    return _opened().fingerprint_key_id
+
+
+def salted_digest(text: str) -> str:
+    """Return the SHA-256 of a text with the salt of this store, 64 hex digits."""
+    return hashlib.sha256(_opened().backend.salt + text.encode()).hexdigest()
+
+
+def has_older_digests() -> bool:
+    """Return whether idempotency keys may be recorded as their `keyed_digest`, as older gateways did."""
+    return _opened().backend.has_older_digests
 
 
 async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
@@ -263,6 +282,10 @@ def _open_database(url: str, key_check: str, *, create: bool) -> Sql:
         with contextlib.suppress(InvalidUrl):
             return Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
     raise ConfigError(f"STORE_URL is not a store; allowed: {_ALLOWED_URLS}")
+
+
+def _key_id(fingerprint_key: bytes) -> str:
+    return _hmac(fingerprint_key, _KEY_CHECK)[:8]
 
 
 def _hmac(key: bytes, text: str) -> str:

@@ -54,7 +54,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     """Charge a card for a merchant, and return the payment.
 
     values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv
-    key: the merchant's idempotency key; requests with the same key and values are one payment
+    key: the merchant's idempotency key; requests with the same key and values are one payment, whatever their CVV
 
     The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have moved
     but no answer came. Nothing is charged when this raises: `KeyInUse`, `KeyReused` or
@@ -64,11 +64,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
     """
     values = dict(values)
-    idempotency_key = None
-    if key is not None:
-        idempotency_key = store.IdempotencyKey(
-            digest=idempotency.digest(key), fingerprint=idempotency.fingerprint(values)
-        )
+    idempotency_key = None if key is None else idempotency.identify(key, values)
     card_number, cvv = values.pop("card_number"), values.pop("cvv")
     payment = Payment(
         id=uuid4(),
@@ -87,8 +83,8 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         **values,
     )
     claimed = await _claim(payment, idempotency_key)
-    if claimed is not None and idempotency_key is not None:
-        return _replay(claimed, idempotency_key.fingerprint)
+    if claimed is not None:
+        return _replay(claimed)
     charged = await _charge(payment, request)
     _report(charged)
     return Paid(charged)
@@ -111,8 +107,8 @@ async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Cl
         raise store.StoreUnavailable from None
 
 
-def _replay(claimed: store.Claimed, fingerprint: str) -> Paid:
-    if not idempotency.same(claimed.fingerprint, fingerprint):
+def _replay(claimed: store.Claimed) -> Paid:
+    if not claimed.same_payment:
         raise KeyReused
     if claimed.in_progress:
         raise KeyInUse

@@ -2,13 +2,14 @@
 
 A repeated key with the same payment is the same payment (draft-ietf-httpapi-idempotency-key-header).
 The fingerprint tells whether the payment is the same. It is an HMAC, because a plain hash of a card
-number can be reversed in minutes by trying every number (PCI DSS 3.5.1.1). The CVV is part of the
-fingerprint and is stored nowhere; FINGERPRINT_KEY is not in the store.
+number can be reversed in minutes by trying every number (PCI DSS 3.5.1.1); FINGERPRINT_KEY is not in
+the store. The CVV takes part in nothing that is kept (PCI DSS 3.3.1). The digest of an idempotency key
+needs no secret, because the contract accepts no key that looks like a card number.
 """
 
-import hmac
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import store
@@ -24,16 +25,16 @@ def key_of(header: str) -> str:
     return header
 
 
-def digest(key: str) -> str:
-    """Return what the store keeps of a key, 64 hex digits; a merchant may put anything into it, even a card number."""
-    return store.keyed_digest(f"key {key}")
+def identify(key: str, values: Mapping[str, Any]) -> store.IdempotencyKey:
+    """Return what the store keeps of a key and of the payment that was sent with it.
 
-
-def fingerprint(values: dict[str, Any]) -> str:
-    """Return the fingerprint of a payment's values, 64 hex digits; their order does not matter."""
-    return store.keyed_digest(json.dumps(values, sort_keys=True, separators=(",", ":")))
-
-
-def same(one: str, other: str) -> bool:
-    """Compare two fingerprints in constant time."""
-    return hmac.compare_digest(one.encode(), other.encode())
+    values: the payment's; their order does not matter, and neither does the CVV
+    """
+    kept = {name: value for name, value in values.items() if name != "cvv"}
+    older = (store.keyed_digest(f"key {key}"),) if store.has_older_digests() else ()
+    return store.IdempotencyKey(
+        digest=store.salted_digest(key),
+        older_digests=older,
+        fingerprint=store.keyed_digest(json.dumps(kept, sort_keys=True, separators=(",", ":"))),
+        fingerprint_key=store.fingerprint_key_id(),
+    )

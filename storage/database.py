@@ -141,6 +141,7 @@ def _exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begin a transaction that excludes the other gateways that start on this database."""
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrite what a migration clears
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(

@@ -3,6 +3,7 @@
 Every method runs on the event loop's thread without waiting, so each is one transaction.
 """
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,10 @@ class _Row:
 class Memory:
     """The functions of store.py over dicts."""
 
+    has_older_digests = False
+
     def __init__(self) -> None:
+        self.salt = secrets.token_bytes(32)
         self._rows: dict[UUID, _Row] = {}
         self._ids: dict[tuple[str, str], UUID] = {}
         self._changes: list[Change] = []
@@ -33,7 +37,7 @@ class Memory:
         if key is not None:
             payment_id = self._ids.setdefault((payment.merchant, key.digest), payment.id)
             if payment_id != payment.id:
-                return self._claimed(self._rows[payment_id])
+                return self._claimed(self._rows[payment_id], payment, key)
         until = payment.created_at + timedelta(seconds=request_s)
         self._rows[payment.id] = _Row(payment, key, until, until)
         return None
@@ -132,7 +136,8 @@ class Memory:
         return row if row and row.payment.status is Status.PENDING else None
 
     @staticmethod
-    def _claimed(row: _Row) -> Claimed:
+    def _claimed(row: _Row, payment: Payment, key: IdempotencyKey) -> Claimed:
         assert row.key is not None
+        same_payment = key.belongs_to(payment, row.payment, row.key.fingerprint, row.key.fingerprint_key)
         in_progress = row.payment.status is Status.PENDING and row.working_until > datetime.now(UTC)
-        return Claimed(payment=row.payment, fingerprint=row.key.fingerprint, in_progress=in_progress)
+        return Claimed(payment=row.payment, same_payment=same_payment, in_progress=in_progress)

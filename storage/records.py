@@ -1,7 +1,9 @@
 """What the store records: payments, idempotency keys, changes of status, and API keys."""
 
+import hmac
 from asyncio import Future
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -37,22 +39,47 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """A merchant's idempotency key and the payment sent with it, both as HMACs (payments/idempotency.py)."""
+    """A merchant's idempotency key and the payment sent with it, as digests (payments/idempotency.py).
+
+    digest: what is recorded of the idempotency key
+    older_digests: what older gateways recorded of it
+    fingerprint: the payment's, under the FINGERPRINT_KEY with the id `fingerprint_key`; both are recorded
+    older_fingerprints: the payment's under the other keys that this gateway knows, by their ids
+    """
 
     digest: str
     fingerprint: str
+    fingerprint_key: str = ""
+    older_digests: tuple[str, ...] = ()
+    older_fingerprints: Mapping[str, str] = field(default_factory=dict)
+
+    def belongs_to(self, payment: Payment, recorded: Payment, fingerprint: str, fingerprint_key: str | None) -> bool:
+        """Return whether `payment`, sent with this key, is the payment that is recorded.
+
+        fingerprint, fingerprint_key: of the recorded payment
+        What is kept of the card, and the amount, are compared when the recorded fingerprint can't be verified: it is
+        empty, because it was made with the CVV and cleared, or its key is not known any more.
+        """
+        known = {**self.older_fingerprints, self.fingerprint_key: self.fingerprint}
+        if fingerprint and fingerprint_key in known:
+            return hmac.compare_digest(known[fingerprint_key].encode(), fingerprint.encode())
+        return _kept(payment) == _kept(recorded)
+
+
+def _kept(payment: Payment) -> tuple[Any, ...]:
+    return payment.card_last4, payment.expiry_month, payment.expiry_year, payment.currency, payment.amount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
     """The payment that an idempotency key belongs to already.
 
-    fingerprint: of the payment that was sent with the key first
+    same_payment: the payment that was sent with the key now is this payment
     in_progress: the first request with the key may still be running, here or in another process
     """
 
     payment: Payment
-    fingerprint: str
+    same_payment: bool
     in_progress: bool
 
 

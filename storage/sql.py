@@ -31,7 +31,7 @@ from storage.records import (
     StoreUnavailable,
     UnresolvedStats,
 )
-from storage.tables import api_keys, changes, is_pending, payments
+from storage.tables import KEY_SALT, OLDER_DIGESTS, api_keys, changes, is_pending, meta, payments
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
@@ -42,6 +42,13 @@ _this_pending = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
 _settle = sa.update(payments).where(_this_pending).values(status=sa.bindparam("to_status")).returning(*_columns)
 _settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
 _find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"))
+_find_claimed = (
+    sa.select(*_columns, payments.c.payment_fingerprint, payments.c.fingerprint_key, payments.c.working_until)
+    .where(payments.c.merchant == sa.bindparam("merchant"))
+    .where(payments.c.idempotency_key.in_(sa.bindparam("digests", expanding=True)))
+    .order_by(payments.c.created_at)
+    .limit(1)
+)
 _insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
 
@@ -51,6 +58,10 @@ class Sql:
     def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
         self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)
         self._shared = threading.local()
+        with available(), self._engine.connect() as connection:
+            facts = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
+        self.salt = bytes.fromhex(facts[KEY_SALT])
+        self.has_older_digests = OLDER_DIGESTS in facts
 
     @property
     def has_single_writer(self) -> bool:
@@ -92,7 +103,12 @@ class Sql:
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
         row |= {"working_until": until, "look_up_at": until}
         if key is not None:
-            row |= {"idempotency_key": key.digest, "fingerprint": key.fingerprint}
+            row |= {"idempotency_key": key.digest}
+            row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
+            # No gateway writes older digests any more, so a row that has one can't appear after this search.
+            claimed = self._claimed(payment, key) if key.older_digests else None
+            if claimed is not None:
+                return claimed
         for _ in range(3):  # another process may drop the key's payment between the two statements
             try:
                 with self._transaction() as connection:
@@ -102,7 +118,7 @@ class Sql:
                     raise
             else:
                 return None
-            claimed = self._claimed(payment.merchant, key)
+            claimed = self._claimed(payment, key)
             if claimed is not None:
                 return claimed
         raise StoreUnavailable("the key's payment was dropped each time")
@@ -231,18 +247,17 @@ class Sql:
     def _unresolved() -> sa.ColumnElement[bool]:
         return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
 
-    def _claimed(self, merchant: str, key: IdempotencyKey) -> Claimed | None:
-        query = sa.select(*_columns, payments.c.fingerprint, payments.c.working_until).where(
-            payments.c.merchant == merchant, payments.c.idempotency_key == key.digest
-        )
+    def _claimed(self, payment: Payment, key: IdempotencyKey) -> Claimed | None:
+        values = {"merchant": payment.merchant, "digests": [key.digest, *key.older_digests]}
         with self._transaction() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_find_claimed, values).one_or_none()
         if row is None:
             return None
-        *_, fingerprint, working_until = row
-        payment = _payment(row)
-        in_progress = payment.status is Status.PENDING and working_until > datetime.now(UTC)
-        return Claimed(payment=payment, fingerprint=fingerprint, in_progress=in_progress)
+        *_, fingerprint, fingerprint_key, working_until = row
+        recorded = _payment(row)
+        same_payment = key.belongs_to(payment, recorded, fingerprint, fingerprint_key)
+        in_progress = recorded.status is Status.PENDING and working_until > datetime.now(UTC)
+        return Claimed(payment=recorded, same_payment=same_payment, in_progress=in_progress)
 
 
 def _payment(row: Sequence[Any]) -> Payment:

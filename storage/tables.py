@@ -1,6 +1,7 @@
 """Which tables a database has now; the steps in storage/migrations/ create them."""
 
 from datetime import UTC, datetime
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -27,8 +28,9 @@ payments = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("merchant", sa.String(64), nullable=False),
-    sa.Column("idempotency_key", sa.String(64)),  # its HMAC
-    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("idempotency_key", sa.String(64)),  # its digest
+    sa.Column("payment_fingerprint", sa.String(64)),  # empty: cleared, because the CVV took part in it
+    sa.Column("fingerprint_key", sa.String(8)),  # the id of the FINGERPRINT_KEY that the digests of this row need
     sa.Column("status", sa.String(10), nullable=False),
     sa.Column("card_last4", sa.String(4), nullable=False),
     sa.Column("expiry_month", sa.Integer, nullable=False),
@@ -43,7 +45,7 @@ payments = sa.Table(
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),
     sa.UniqueConstraint("merchant", "idempotency_key"),
     sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING')"),
-    sa.CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)"),
+    sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
     sa.Index("payments_created_at", "created_at"),
 )
 is_pending = payments.c.status == Status.PENDING
@@ -71,6 +73,11 @@ api_keys = sa.Table(
     sa.Column("last_used_at", Utc),
     sa.Column("revoked_at", Utc),
 )
+
+# Facts about the store, by name. The salt of the digests of idempotency keys, 64 hex digits:
+KEY_SALT: Final = "key_salt"
+# Present if there are digests of idempotency keys that older gateways made, as HMACs under FINGERPRINT_KEY:
+OLDER_DIGESTS: Final = "older_digests"
 
 meta = sa.Table(
     "meta",

@@ -1,16 +1,20 @@
 """Idempotency: requests with the same key are one payment, in memory and in databases."""
 
+import hmac
 import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
+import sqlalchemy as sa
 
 from bank.simulator import Simulator
-from tests import support
+from tests import older_store, support
 from tests.support import Gateway, valid_payment, wait_until
 
 FINGERPRINT_KEY = "0f" * 32
@@ -50,7 +54,10 @@ def test_a_repeated_key_is_replayed_refused_or_in_use(gateway: Gateway) -> None:
     again = requests.post(f"{gateway.api}/payments", data=reordered, headers=headers, timeout=10)
     assert again.headers.get("Idempotent-Replayed") == "true", "quotes, order and white space do not matter"
 
-    for change in ({"cvv": "124"}, {"amount": 1051}, {"expiry_month": 11}, {"card_number": support.DECLINED_CARD}):
+    again = pay(gateway, "settled AUTHORIZED", cvv="9999")
+    assert again.headers.get("Idempotent-Replayed") == "true", "the CVV takes part in nothing that is kept"
+
+    for change in ({"amount": 1051}, {"expiry_month": 11}, {"card_number": support.DECLINED_CARD}):
         reused = pay(gateway, "settled AUTHORIZED", **change)
         assert (reused.status_code, reused.json()["code"]) == (422, "idempotency_key_reused")
         assert "1050" not in reused.text
@@ -100,15 +107,30 @@ def test_a_key_is_free_after_a_failure(gateway: Gateway, changes: dict[str, str]
         ("a\tb", 400),
         ("é", 400),
         ("", 400),
+        ("2222405343248877", 400),
+        ("order-4000-0000-0000-0119 (1)", 400),
+        ('"3782 822463 10005"', 400),
+        ("order/6304000000000000000", 400),
+        ("1764001234567890", 201),
+        ("20261124101530-000017", 201),
+        ("order-1764000000000", 201),
+        ("c0ffee22224053432488770123456789", 201),
+        ("12345678-2345-4345-8345-123456789012", 201),
     ],
 )
 def test_a_key_is_printable_ascii_quoted_or_bare(gateway: Gateway, header: str, status: int) -> None:
-    """A key has 1 to 255 characters."""
+    """A key has 1 to 255 characters, and no 14 to 19 digits that may be a card number."""
     headers = {"Idempotency-Key": header.encode("latin-1")}
     answer = requests.post(f"{gateway.api}/payments", json=valid_payment(), headers=headers, timeout=10)
     assert answer.status_code == status
     if status == 400:
-        assert [error["field"] for error in answer.json()["errors"]] == ["Idempotency-Key"]
+        assert answer.json()["errors"] == [
+            {
+                "field": "Idempotency-Key",
+                "code": "wrong_format",
+                "message": "must be 1 to 255 printable ASCII characters, bare or quoted, without a card number",
+            }
+        ]
 
 
 def test_a_wrong_key_and_wrong_fields_are_one_400(gateway: Gateway) -> None:
@@ -166,3 +188,59 @@ def test_the_fingerprint_key_must_be_the_one_of_the_database(tmp_path: Path) -> 
         Gateway(STORE_URL=url, FINGERPRINT_KEY="aa" * 32)
     with pytest.raises(AssertionError, match=r"FINGERPRINT_KEY is not set"):
         Gateway(STORE_URL=url)
+
+
+def insert_older(connection: sa.Connection, key: str, fingerprint_key: bytes, **changes: Any) -> uuid.UUID:
+    """Insert an AUTHORIZED payment as gateways did that made its digests under FINGERPRINT_KEY, with the CVV."""
+    payment = valid_payment(**changes)
+    values = json.dumps(payment, sort_keys=True, separators=(",", ":"))
+    digests = {
+        "idempotency_key": hmac.new(fingerprint_key, f"key {key}".encode(), "sha256").hexdigest(),
+        "fingerprint": hmac.new(fingerprint_key, values.encode(), "sha256").hexdigest(),
+    }
+    last4 = payment.pop("card_number")[-4:]
+    del payment["cvv"]
+    payment_id = uuid.uuid4()
+    at = datetime.now(UTC).replace(tzinfo=None)
+    row = {"merchant": "default", "status": "AUTHORIZED", "card_last4": last4, "look_ups": 0, **payment, **digests}
+    row |= {"id": payment_id, **dict.fromkeys(("created_at", "working_until", "look_up_at"), at)}
+    table = sa.table("payments", sa.column("id", sa.Uuid), *(sa.column(name) for name in row if name != "id"))
+    connection.execute(sa.insert(table).values(row))
+    return payment_id
+
+
+def test_a_payment_of_an_older_gateway_is_found_without_its_fingerprint(database_url: str, tmp_path: Path) -> None:
+    """The upgrade clears fingerprints that the CVV took part in; what is kept of the card and the amount decide."""
+    key = bytes.fromhex(FINGERPRINT_KEY)
+    with older_store.made(database_url, "0002") as connection:
+        key_check = hmac.new(key, b"key check", "sha256").hexdigest()
+        connection.execute(sa.text("INSERT INTO meta VALUES ('key_check', :check)"), {"check": key_check})
+        payment_id = insert_older(connection, "order-1", key)
+        (cleared,) = connection.execute(sa.text("SELECT fingerprint FROM payments")).scalars()
+    with Gateway(settings=settings(database_url)) as gateway:
+        for cvv in ("123", "9999"):
+            replayed = pay(gateway, "order-1", cvv=cvv)
+            assert (replayed.status_code, replayed.json()["id"]) == (201, str(payment_id))
+            assert replayed.headers["Idempotent-Replayed"] == "true"
+        changes: tuple[dict[str, Any], ...] = (
+            {"amount": 1051},
+            {"card_number": support.DECLINED_CARD},
+            {"expiry_month": 11},
+        )
+        for change in changes:
+            assert pay(gateway, "order-1", **change).status_code == 422
+        assert pay(gateway, "order-2").json()["id"] != str(payment_id)
+    for file in tmp_path.glob("payments.db*"):
+        assert cleared.encode() not in file.read_bytes(), "what was cleared is overwritten"
+
+
+def test_an_older_gateway_that_still_runs_makes_no_payment_with_a_key(database_url: str) -> None:
+    """It would not find the newer digests, so its statements fail and it answers with a 503; it charges nothing."""
+    with older_store.made(database_url, "0002"):
+        pass
+    with Gateway(settings=settings(database_url)):
+        pass
+    engine = sa.create_engine(database_url)
+    with engine.begin() as connection, pytest.raises(sa.exc.DBAPIError):
+        insert_older(connection, "order-1", bytes(32))
+    engine.dispose()

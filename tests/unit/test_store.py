@@ -122,18 +122,18 @@ def test_a_dropped_payment_is_deleted_and_its_key_is_free() -> None:
 
 @pytest.mark.usefixtures("url")
 def test_an_idempotency_key_belongs_to_one_payment() -> None:
-    """A second claim gets the first payment, its fingerprint, and whether its request may be running."""
+    """A second claim gets the first payment, whether it is the same payment, and whether its request may be running."""
 
     async def scenario() -> None:
         first = pending()
         assert await store.claim(first, key(), 10) is None
         claimed = await store.claim(pending(), key(fingerprint="0" * 64), 10)
         assert claimed is not None
-        assert (claimed.payment, claimed.fingerprint, claimed.in_progress) == (first, "f" * 64, True)
+        assert (claimed.payment, claimed.same_payment, claimed.in_progress) == (first, False, True)
         settled = await store.settle(first.id, Status.AUTHORIZED, "someone")
         claimed = await store.claim(pending(), key(), 10)
         assert claimed is not None
-        assert (claimed.payment, claimed.in_progress) == (settled, False)
+        assert (claimed.payment, claimed.same_payment, claimed.in_progress) == (settled, True, False)
         assert await store.claim(pending(), key("other"), 10) is None
         assert await store.claim(pending(merchant="another"), key(), 10) is None
         assert await store.claim(pending(), None, 10) is None
@@ -391,13 +391,16 @@ def test_a_fingerprint_key_has_32_bytes() -> None:
         store.configure("memory:", fingerprint_key=b"short")
 
 
-def test_keyed_digests_never_change() -> None:
+def test_digests_never_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Databases hold these digests; with other ones every retry would look like another payment."""
     store.configure("memory:", fingerprint_key=FINGERPRINT_KEY)
-    assert idempotency.digest("order-1") == "ee0f7e03e91159b913bbbe05d765151a89c596bd17507640aaaab8bd25905ebe"
-    assert (
-        idempotency.fingerprint({"amount": 1050, "currency": "GBP"})
-        == "c136583519e7b0c6271c119d8e9fd5fc8565092febfee9333206c594739fdcb8"
+    monkeypatch.setattr(store._opened().backend, "salt", FINGERPRINT_KEY)
+    monkeypatch.setattr(store._opened().backend, "has_older_digests", True, raising=False)
+    assert idempotency.identify("order-1", {"amount": 1050, "currency": "GBP", "cvv": "123"}) == IdempotencyKey(
+        digest="dd43e9c4d94bd01d4cd8f3e0039f8af98d131eae910401e40f136a9fc963a759",
+        older_digests=("ee0f7e03e91159b913bbbe05d765151a89c596bd17507640aaaab8bd25905ebe",),
+        fingerprint="c136583519e7b0c6271c119d8e9fd5fc8565092febfee9333206c594739fdcb8",
+        fingerprint_key="2164625b",
     )
     assert KEY_CHECK == "2164625b589f20c4807386d5162b926e851be91a835694efcbddd729917e0c63"
 
@@ -477,7 +480,7 @@ def test_a_newer_database_is_refused_and_not_changed(database_url: str) -> None:
         newer.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         newer.exec_driver_sql("DROP TABLE changes")
     with pytest.raises(
-        StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0002: run the newer gateway$"
+        StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0004: run the newer gateway$"
     ):
         store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     tables = sa.inspect(engine).get_table_names()
@@ -509,9 +512,12 @@ def test_a_database_without_migrations_is_upgraded(tmp_path: Any) -> None:
     async def scenario() -> None:
         (payment,) = await store.search()
         assert (payment.merchant, payment.status, payment.amount) == ("default", Status.AUTHORIZED, 1050)
-        claimed = await store.claim(pending(merchant="default"), IdempotencyKey(digest="k" * 64, fingerprint="x"), 10)
-        assert claimed is not None
-        assert (claimed.payment, claimed.fingerprint) == (payment, "f" * 64)
+        assert store.has_older_digests()
+        repeated = key("new", older_digests=("k" * 64,))
+        for changes, same in (({"amount": 1050}, True), ({"amount": 1051}, False)):
+            claimed = await store.claim(pending(merchant="default", **changes), repeated, 10)
+            assert claimed is not None
+            assert (claimed.payment, claimed.same_payment) == (payment, same)
         assert len(await store.history(payment.id)) == 1
         assert await store.list_api_keys() == []
 
