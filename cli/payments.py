@@ -8,6 +8,7 @@ from uuid import UUID
 import store
 from cli import table
 from store import Change, Payment, Status
+from telemetry.masking import holds_card_number
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -114,4 +115,6 @@ def _limit(text: str) -> int:
 def _note(text: str) -> str:
     if not (1 <= len(text) <= 500 and text.isprintable()):
         raise argparse.ArgumentTypeError("not a note; allowed: 1 to 500 printable characters")
+    if holds_card_number(text):
+        raise argparse.ArgumentTypeError("not a note; it holds what may be a card number: leave out its digits")
     return text

@@ -60,6 +60,10 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
         assert command(database_url, "pending").stdout == "none\n"
         assert command(database_url, "history", str(uuid.uuid4())).returncode == 1
         assert command(database_url, "settle", payment["id"], "declined", "--note", "x" * 501).returncode == 2
+        for card in (support.AUTHORIZED_CARD, "card 2222 4053 4324 8877"):
+            refused = command(database_url, "settle", payment["id"], "declined", "--note", card)
+            assert (refused.returncode, "may be a card number" in refused.stderr) == (2, True)
+            assert "8877" not in refused.stderr
         (change,) = json.loads(command(database_url, "history", payment["id"], "--json").stdout)
         assert change["changed_by"].startswith("operator ")
         assert (change["from"], change["to"], change["note"]) == ("PENDING", "AUTHORIZED", "bank statement 12 May")
