@@ -87,7 +87,7 @@ class AcquiringBank:
     async def look_up(self, payment_id: UUID) -> LookUp:
         """Ask the bank for the outcome of a payment, as the built-in simulator offers it.
 
-        Raises `NoLookUp` for every reply that is not about this payment. A 404, for example, can come from a server
+        Raises `NoLookUp` for every reply that names no payment. A 404, for example, can come from a server
         without look-up, and must not be read as "unknown". Only `"final": true` beside "unknown" is the bank's promise
         never to authorize the payment.
         """
@@ -100,7 +100,8 @@ class AcquiringBank:
 
     def _authorize(self, request: AuthorizationRequest) -> Authorization:
         # A bank that supports Idempotency-Key never authorizes the same payment twice.
-        identity = {"Idempotency-Key": str(request.payment_id), **request.trace}
+        payment_id = str(request.payment_id)
+        identity = {"Idempotency-Key": payment_id, **request.trace}
         body = json.dumps(_protocol(request)).encode()
         content = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         post = copy.copy(self._post)
@@ -110,11 +111,10 @@ class AcquiringBank:
         with self._send(post) as response:
             status = response.status_code
             if status == 200:
-                return _authorization(_read(response), request.card_number)
-            if status == 503:
-                raise NotReached("the bank answered 503")
-            if 400 <= status <= 499 and status not in IN_DOUBT:
-                raise Refused(f"the bank answered {status}")
+                return _authorization(_json(_read(response)), payment_id, request.card_number)
+            if status == 503 or (400 <= status <= 499 and status not in IN_DOUBT):
+                _check_payment_id(_json_if_readable(response), payment_id)
+                raise NotReached("the bank answered 503") if status == 503 else Refused(f"the bank answered {status}")
             raise NoAnswer(f"the bank answered {status}")
 
     def _look_up(self, payment_id: UUID) -> LookUp:
@@ -125,8 +125,9 @@ class AcquiringBank:
             if status >= 500 or status in IN_DOUBT:
                 raise NoAnswer(f"the bank answered {status}")
             reply = _json(_read(response)) if status == 200 else None
-        if not isinstance(reply, dict) or reply.get("payment_id") != str(payment_id):
+        if not isinstance(reply, dict) or "payment_id" not in reply:
             raise NoLookUp("this bank offers no look-up")
+        _check_payment_id(reply, str(payment_id))
         known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
         if reply.get("status") not in known:
             raise NoAnswer("the bank's reply is not readable")
@@ -153,6 +154,8 @@ class AcquiringBank:
         except Exception as error:  # the kind does not matter: what counts is whether anything was sent
             kind = type(error).__name__
             outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+        if isinstance(outcome, NoAnswer):
+            deadline.close_connection()
         raise outcome.with_traceback(None)  # outside the except block: no __context__
 
 
@@ -229,12 +232,21 @@ def _read(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def _authorization(body: bytes, card_number: str) -> Authorization:
-    reply = _json(body)
+def _authorization(reply: Any, payment_id: str, card_number: str) -> Authorization:
+    _check_payment_id(reply, payment_id)
     if not isinstance(reply, dict) or not isinstance(reply.get("authorized"), bool):
         raise NoAnswer("the bank's reply is not readable")
     code = _code(reply)
     return Authorization(authorized=reply["authorized"], code="" if card_number in code else code)
+
+
+def _check_payment_id(reply: Any, payment_id: str) -> None:
+    """Raise `NoAnswer` if the reply names another payment: HTTP/1.1 does not say to which request a reply belongs.
+
+    The name is optional, because the acquirer's protocol does not have it.
+    """
+    if isinstance(reply, dict) and reply.get("payment_id", payment_id) != payment_id:
+        raise NoAnswer("the bank's reply names another payment")
 
 
 def _code(reply: dict[str, Any]) -> str:
@@ -243,6 +255,13 @@ def _code(reply: dict[str, Any]) -> str:
     if isinstance(code, str) and len(code) <= MAX_CODE_LENGTH and code.isascii() and code.isprintable():
         return code
     return ""
+
+
+def _json_if_readable(response: requests.Response) -> Any:
+    try:
+        return _json(_read(response))
+    except Exception:  # the status has said enough
+        return None
 
 
 def _json(body: bytes) -> Any:

@@ -1,10 +1,13 @@
-"""One deadline for a whole HTTP call, and whether any of the request was sent.
+"""One deadline for a whole HTTP call, whether any of the request was sent, and that the reply read is its own.
 
 `requests` limits the wait for each piece of a reply, not the whole call: a bank that sends one byte a second keeps
 a call open forever. Its exceptions do not say whether any of the request was sent. Both are known at the connection,
 so urllib3's connection classes use the socket of this module, `_Socket`: it sends and reads until the deadline only,
 never blocks the event loop (bank/waiting.py), and notes when the first byte leaves. Name resolution, connecting and
 the TLS handshake block, so they run in a thread.
+
+A kept connection carries another request only if nothing is left to read after the reply before: that would be read as
+the answer to another payment. docs/decisions/http-connections.md says what can't be known.
 """
 
 import asyncio
@@ -17,7 +20,7 @@ from concurrent.futures import Executor
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -39,6 +42,7 @@ class _Call:
     threads: Executor
     unread_bytes: int = MAX_READ_BYTES
     sent: bool = False
+    connection: HTTPConnection | None = None
 
 
 _call: Final[ContextVar[_Call]] = ContextVar("call")
@@ -52,6 +56,16 @@ def start(seconds: float, threads: Executor) -> None:
 def was_sent() -> bool:
     """Return whether any byte of this context's last attempt may have left."""
     return _call.get().sent
+
+
+def close_connection() -> None:
+    """Close the connection of this context's last attempt, because its reply can't be trusted.
+
+    The connection may be in the pool again. No other call has taken it, if this one has not waited since.
+    """
+    connection = _call.get().connection
+    if connection is not None:
+        connection.close()
 
 
 def left_s() -> float:
@@ -73,15 +87,19 @@ class DeadlinePools(PoolManager):
 class _HTTPConnection(HTTPConnection):
     _abandoned = False
 
+    @property
+    def is_connected(self) -> bool:
+        """Return whether a kept connection can be used. urllib3 asks right before it sends, and else connects again."""
+        return self.sock is not None and self.sock.is_idle()
+
     def request(self, *args: Any, **kwargs: Any) -> None:
-        # urllib3 starts another attempt only when the bank certainly did not process the one before.
-        _call.get().sent = False
+        self._begin()
         left_s()
         super().request(*args, **kwargs)
         self.sock.flush()
 
     def connect(self) -> None:
-        _call.get().sent = False
+        self._begin()
         self.timeout = min(self.timeout or left_s(), left_s())
         connecting = asyncio.get_running_loop().run_in_executor(_call.get().threads, self._connect)
         done: set[Any] = set()
@@ -93,6 +111,11 @@ class _HTTPConnection(HTTPConnection):
             connecting.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             raise ConnectTimeoutError(self, "no connection in time")
         connecting.result()
+
+    def _begin(self) -> None:
+        # urllib3 starts another attempt only when the bank certainly did not process the one before.
+        call = _call.get()
+        call.sent, call.connection = False, self
 
     def _connect(self) -> None:
         super().connect()
@@ -122,6 +145,7 @@ class _Socket:
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(0)
         self._sock = sock
+        self._replies = _Replies(sock)
         self._unsent = b""
 
     def sendall(self, data: bytes) -> None:
@@ -138,29 +162,76 @@ class _Socket:
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb", mode
-        return io.BufferedReader(_Reader(self._sock))
+        return self._replies.begin()
+
+    def is_idle(self) -> bool:
+        return self._replies.is_idle()
 
     def settimeout(self, _seconds: float | None) -> None:
         """Do nothing: the deadline counts, and a timeout would make the socket block."""
 
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
     def close(self) -> None:
-        self._sock.close()
+        self._replies.end()
 
 
-class _Reader(io.RawIOBase):
-    """The reading end of a socket, within the call's deadline and its limit of bytes."""
+class _Replies(io.BufferedReader):
+    """What the bank sends on one connection. http.client opens it for each reply, and closes it at the reply's end.
+
+    The socket stays open meanwhile, unless there is more to read. It is one reader for all replies, because what has
+    been read beyond a reply is in its buffer.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._keeps_open = sock.makefile("rb", buffering=0)  # http.client may close the socket before this is read
+        self._reader = _Reader(sock)
+        self._in_reply = self._ended = False
+        super().__init__(self._reader)
+
+    def begin(self) -> Self:
+        """Open it for the next reply."""
+        self._in_reply = True
+        return self
+
+    def close(self) -> None:
+        """End the reply."""
+        self._in_reply = False
+        if self._ended or not self.is_idle():
+            self._sock.close()
+
+    def end(self) -> None:
+        """Close the socket, after the reply that is being read: it may end with the connection."""
+        self._ended = True
+        if not self._in_reply:
+            self._sock.close()
+
+    def is_idle(self) -> bool:
+        """Return whether there is nothing to read in the buffer, TLS or the socket, not even the connection's end."""
+        self._reader.waits = self._reader.empty = False
+        try:
+            return not self.peek(1) and self._reader.empty  # an empty buffer is filled by one read that does not wait
+        except OSError:
+            return False
+        finally:
+            self._reader.waits = True
+
+
+class _Reader(io.RawIOBase):
+    """The reading end of a socket, within the call's deadline and its limit of bytes.
+
+    waits: whether a read waits for the bank
+    empty: whether a read that did not wait found nothing
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.waits, self.empty = True, False
+        self._sock = sock
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any) -> int | None:
+        if not self.waits:
+            return self._read_now(buffer)
         read = _when_ready(self._sock, partial(self._sock.recv_into, buffer), to_read=True)
         call = _call.get()
         call.unread_bytes -= read
@@ -168,9 +239,12 @@ class _Reader(io.RawIOBase):
             raise OSError("the reply is too large")
         return read
 
-    def close(self) -> None:
-        self._keeps_open.close()
-        super().close()
+    def _read_now(self, buffer: Any) -> int | None:
+        try:
+            return self._sock.recv_into(buffer)
+        except _WOULD_BLOCK:
+            self.empty = True
+            return None
 
 
 def _when_ready(sock: socket.socket, attempt: Callable[[], R], *, to_read: bool) -> R:

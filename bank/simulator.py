@@ -94,14 +94,17 @@ class _Ledger:
         self._decided: dict[str, dict[str, Any]] = {}
 
     def decide(self, payment_id: str | None, payment: dict[str, Any], *, authorized: bool) -> dict[str, Any]:
-        """Return the decision about a payment; the first one counts, however often the request comes."""
-        decision = {"authorized": authorized, "authorization_code": str(uuid4()) if authorized else ""}
+        """Return the decision about a payment; the first one counts, however often the request comes.
+
+        It has the payment's id if the request had it.
+        """
+        decision: dict[str, Any] = {"authorized": authorized, "authorization_code": str(uuid4()) if authorized else ""}
         if payment_id is None:
             return decision
         entry = {**decision, "amount": payment["amount"], "currency": payment["currency"]}
         with self._lock:
             kept = self._decided.setdefault(payment_id, entry)
-        return {name: kept[name] for name in decision}
+        return {"payment_id": payment_id, **{name: kept[name] for name in decision}}
 
     def find(self, payment_id: str) -> dict[str, Any]:
         """Return the outcome of a payment. An unknown payment is declined if it arrives later, so that is final."""

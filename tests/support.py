@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -177,13 +178,15 @@ class ScriptedBank:
     """A bank that answers each request as a test's script does.
 
     script: called with the connection once a whole request is read; it may send any bytes, or none
+    tls: with it, the bank is at https
     requests: the bytes of each request, in order of arrival
     """
 
-    def __init__(self, script: Callable[[socket.socket], None]) -> None:
+    def __init__(self, script: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> None:
         self._script = script
+        self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests: list[bytes] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -202,10 +205,13 @@ class ScriptedBank:
             threading.Thread(target=self._serve, args=[connection], daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            while request := _read_request(connection):
+        with contextlib.suppress(OSError), connection, self._secured(connection) as secured:
+            while request := _read_request(secured):
                 self.requests.append(request)
-                self._script(connection)
+                self._script(secured)
+
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        return self._tls.wrap_socket(connection, server_side=True) if self._tls else connection
 
 
 def _read_request(connection: socket.socket) -> bytes:
@@ -223,9 +229,9 @@ def _read_request(connection: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def scripted_bank(script: Callable[[socket.socket], None]) -> Iterator[ScriptedBank]:
+def scripted_bank(script: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[ScriptedBank]:
     """Run a `ScriptedBank` until the block ends."""
-    bank = ScriptedBank(script)
+    bank = ScriptedBank(script, tls)
     try:
         yield bank
     finally:

@@ -16,7 +16,7 @@ import pytest
 import requests
 import trustme
 
-from tests.support import Gateway
+from tests.support import Gateway, scripted_bank
 
 CUT_OFF_S = 30
 
@@ -125,6 +125,22 @@ def test_a_bank_with_an_untrusted_certificate_gets_no_payment(authority: trustme
         with Gateway(BANK_URL=url, BANK_CA_FILE=ca) as gateway:
             assert gateway.pay().status_code == 201
         assert len(received) == 1
+
+
+def test_a_stray_reply_authorizes_no_payment_that_the_bank_declined(authority: trustme.CA, ca: str) -> None:
+    """The bank declines three payments; a stray reply stands behind 8 KiB of each, in the same TLS record."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %4d\r\n\r\n"
+    body = b'{"authorized": false, "authorization_code": ""}'.ljust(8 * 1024 - len(head % 0))
+    stray = b'{"authorized": true, "authorization_code": "x"}'
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    def decline(connection: socket.socket) -> None:
+        connection.sendall(head % len(body) + body + head % len(stray) + stray)
+
+    with scripted_bank(decline, context) as bank, Gateway(BANK_URL=bank.url, BANK_CA_FILE=ca) as gateway:
+        assert [gateway.pay().json()["status"] for _ in range(3)] == ["DECLINED"] * 3
+        assert len(bank.requests) == 3
 
 
 @contextlib.contextmanager
