@@ -480,7 +480,7 @@ def test_a_newer_database_is_refused_and_not_changed(database_url: str) -> None:
         newer.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
         newer.exec_driver_sql("DROP TABLE changes")
     with pytest.raises(
-        StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0004: run the newer gateway$"
+        StoreMismatch, match=r"^has schema version 9999, and this gateway knows 0003: run the newer gateway$"
     ):
         store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
     tables = sa.inspect(engine).get_table_names()

@@ -11,7 +11,7 @@ from alembic import op
 
 from storage.tables import KEY_SALT, OLDER_DIGESTS, meta
 
-revision = "0004"
+revision = "0003"
 down_revision = "0002"
 
 
