@@ -33,6 +33,24 @@ R = TypeVar("R")
 # What one call may read in total, retries and the bodies of 503 replies included.
 MAX_READ_BYTES: Final = 512 * 1024
 
+# Alerts by which a server ends a handshake because of the client's certificate (RFC 8446, 6.2), as OpenSSL names them.
+# In TLS 1.3 they arrive after the request was sent, but the server has not read it.
+# docs/decisions/tls-client-certificates.md
+_CERTIFICATE_REFUSED: Final = frozenset(
+    {
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_DECRYPT_ERROR",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
+
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -54,7 +72,7 @@ def start(seconds: float, threads: Executor) -> None:
 
 
 def was_sent() -> bool:
-    """Return whether any byte of this context's last attempt may have left."""
+    """Return whether any byte of this context's last attempt may have left, and the bank may have read it."""
     return _call.get().sent
 
 
@@ -155,10 +173,23 @@ class _Socket:
     def flush(self) -> None:
         """Send what was kept. From the first byte on, the bank may process the request."""
         left_s()
-        _call.get().sent = True
         while self._unsent:
-            sent = _when_ready(self._sock, partial(self._sock.send, self._unsent), to_read=False)
+            sent = _when_ready(self._sock, self._send, to_read=False)
             self._unsent = self._unsent[sent:]
+
+    def _send(self) -> int:
+        call = _call.get()
+        sent_before, call.sent = call.sent, True
+        try:
+            return self._sock.send(self._unsent)
+        except _WOULD_BLOCK:
+            raise  # TLS may have sent a part of a record
+        except OSError:
+            if sent_before:
+                raise
+        call.sent = False
+        # Not BrokenPipeError: urllib3 would read a reply after that, which could not be the answer to this request.
+        raise ConnectionError("the connection had ended before anything was sent")
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb", mode
@@ -218,12 +249,16 @@ class _Replies(io.BufferedReader):
 class _Reader(io.RawIOBase):
     """The reading end of a socket, within the call's deadline and its limit of bytes.
 
+    It notes when the bank refuses the client's certificate in place of a reply. On a connection that had a reply, such
+    an alert is not about the handshake.
+
     waits: whether a read waits for the bank
     empty: whether a read that did not wait found nothing
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self.waits, self.empty = True, False
+        self._received = False
         self._sock = sock
 
     def readable(self) -> bool:
@@ -232,8 +267,14 @@ class _Reader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         if not self.waits:
             return self._read_now(buffer)
-        read = _when_ready(self._sock, partial(self._sock.recv_into, buffer), to_read=True)
         call = _call.get()
+        try:
+            read = _when_ready(self._sock, partial(self._sock.recv_into, buffer), to_read=True)
+        except ssl.SSLError as error:
+            if error.reason in _CERTIFICATE_REFUSED and not self._received:
+                call.sent = False
+            raise
+        self._received = True
         call.unread_bytes -= read
         if call.unread_bytes < 0:
             raise OSError("the reply is too large")

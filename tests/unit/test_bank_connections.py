@@ -1,6 +1,7 @@
 """Kept connections to the bank: nothing that the bank sends unasked is read as the answer to a later payment."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,7 +18,7 @@ import trustme
 
 from bank import AuthorizationRequest, BankError, NoAnswer, NotReached, Refused
 from bank.client import AcquiringBank
-from tests.support import ScriptedBank, reply, scripted_bank
+from tests.support import reply, scripted_bank
 
 DECLINED = {"authorized": False, "authorization_code": ""}
 STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"authorized": true}'
@@ -75,8 +77,8 @@ class Transport:
             authority.cert_pem.write_to_path(self.ca_file)
 
 
-def client(bank: ScriptedBank, ca_file: str | None = None) -> AcquiringBank:
-    return AcquiringBank(bank.url, connect_timeout_s=5, timeout_s=5, retries=0, concurrency=1, ca_file=ca_file)
+def client(url: str, ca_file: str | None = None) -> AcquiringBank:
+    return AcquiringBank(url, connect_timeout_s=5, timeout_s=5, retries=0, concurrency=1, ca_file=ca_file)
 
 
 def request() -> AuthorizationRequest:
@@ -130,7 +132,7 @@ def test_a_stray_reply_is_not_the_answer_to_the_next_payment(transport: Transpor
 
     script = Bank(followed)
     with scripted_bank(script, transport.tls) as bank:
-        acquirer = client(bank, transport.ca_file)
+        acquirer = client(bank.url, transport.ca_file)
         for _ in range(3):
             script.sent.clear()
             assert outcome(acquirer) is False, "the bank authorized none"
@@ -148,7 +150,7 @@ def test_a_connection_with_nothing_left_to_read_is_kept(transport: Transport) ->
         connection.sendall(declined(8 * 1024))
 
     with scripted_bank(script, transport.tls) as bank:
-        acquirer = client(bank, transport.ca_file)
+        acquirer = client(bank.url, transport.ca_file)
         assert [outcome(acquirer) for _ in range(3)] == [False] * 3
         acquirer.close()
     assert len(connections) == 1
@@ -164,7 +166,7 @@ def test_a_connection_that_the_bank_closed_while_it_was_idle_is_not_used(transpo
         closed.set()
 
     with scripted_bank(script, transport.tls) as bank:
-        acquirer = client(bank, transport.ca_file)
+        acquirer = client(bank.url, transport.ca_file)
         for _ in range(3):
             closed.clear()
             assert outcome(acquirer) is False
@@ -208,7 +210,7 @@ def test_a_reply_that_names_another_payment_is_no_answer(
         reply(status, json.dumps(body).encode())(connection)
 
     with scripted_bank(script) as bank:
-        acquirer = client(bank)
+        acquirer = client(bank.url)
         assert [outcome(acquirer) for _ in range(2)] == [expected] * 2
         acquirer.close()
     assert len(connections) == (2 if expected is NoAnswer else 1)
@@ -223,9 +225,32 @@ def test_a_look_up_that_names_another_payment_is_no_answer() -> None:
         reply(200, f'{{"payment_id": "{uuid4()}", "status": "declined"}}'.encode())(connection)
 
     with scripted_bank(script) as bank:
-        acquirer = client(bank)
+        acquirer = client(bank.url)
         for _ in range(2):
             with pytest.raises(NoAnswer):
                 asyncio.run(acquirer.look_up(uuid4()))
         acquirer.close()
     assert len(connections) == 2
+
+
+def test_a_reply_to_a_request_that_was_not_sent_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection ends before the payment leaves; what the bank had sent by then is no answer to it."""
+
+    class Broken(socket.socket):
+        def send(self, data: Any, *flags: int) -> int:
+            if len(data) == 1:  # a byte that wakes the event loop
+                return super().send(data, *flags)
+            raise BrokenPipeError
+
+    def speaks_first(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            reply(200, b'{"authorized": true}')(connection)
+            connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=speaks_first, args=[listener], daemon=True).start()
+        monkeypatch.setattr(socket, "socket", Broken)
+        acquirer = client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert outcome(acquirer) is NotReached
+        acquirer.close()
