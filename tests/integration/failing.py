@@ -78,7 +78,7 @@ def _failing_to_send(ordered: Callable[..., list[Any]]) -> Callable[..., list[An
 
 
 for module, name, point in (
-    (idempotency, "digest", "digest"),
+    (idempotency, "identify", "identify"),
     (store, "claim", "claim"),
     (store, "settle", "settle"),
     (store, "find", "find"),

@@ -100,7 +100,7 @@ def test_an_answer_that_was_made_twice_has_all_its_headers_once(failing: Gateway
     assert answer.headers["X-Request-ID"].startswith(point)
 
 
-@pytest.mark.parametrize("point", ["digest", "claim"])
+@pytest.mark.parametrize("point", ["identify", "claim"])
 def test_a_failure_before_the_claim_claims_nothing_about_money(
     failing: Gateway, simulator: Simulator, point: str
 ) -> None:

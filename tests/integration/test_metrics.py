@@ -55,7 +55,7 @@ def test_requests_and_payments_are_counted_by_their_outcome() -> None:
         assert gateway.pay(card_number=support.DECLINED_CARD, currency="USD").status_code == 201
         assert gateway.pay(card_number=support.GARBAGE, currency="CNY").status_code == 202
         assert gateway.pay(cvv="49310").status_code == 400
-        gateway.session.headers["Idempotency-Key"] = "2222405343248877"
+        gateway.session.headers["Idempotency-Key"] = "order 4711"
         assert [gateway.pay().headers.get("Idempotent-Replayed") for _ in range(3)] == [None, "true", "true"]
         assert gateway.find(str(uuid4())).status_code == 404
         assert gateway.session.put(f"{gateway.root}/{support.AUTHORIZED_CARD}", timeout=10).status_code == 404
