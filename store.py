@@ -144,24 +144,36 @@ def has_older_digests() -> bool:
     return _opened().backend.has_older_digests
 
 
-async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
+async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
     """Record a PENDING payment before the bank is asked, or return the payment that has the key already.
 
+    payment: the new payment; its id is also the id of this attempt, which `settle`, `release` and `drop` name
     request_s: how many seconds the request may run; until then the payment is in progress
-    Raises `StoreUnavailable`; then the payment may or may not be recorded.
+
+    Returns the payment as recorded. It has the id of an earlier attempt with the same key and fingerprint if there
+    was one that was released: the bank must see one id for one key and payment.
+    Raises `StoreUnavailable`; then the payment may or may not be recorded, and `withdraw` undoes it.
     """
     return await _write(_opened().backend.claim, payment, key, request_s)
 
 
 async def settle(
-    payment_id: UUID, status: Status, changed_by: str, note: str = "", *, if_unresolved: bool = False
+    payment_id: UUID,
+    status: Status,
+    changed_by: str,
+    note: str = "",
+    *,
+    attempt: UUID | None = None,
+    if_unresolved: bool = False,
 ) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
+    attempt: refuse when another attempt has claimed the payment since
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
     Raises `NotPending` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
-    return await _write(_opened().backend.settle, payment_id, status, changed_by, note, if_unresolved=if_unresolved)
+    settling = _opened().backend.settle
+    return await _write(settling, payment_id, status, changed_by, note, attempt=attempt, if_unresolved=if_unresolved)
 
 
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
@@ -172,9 +184,26 @@ async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
     await _write(_opened().backend.mark_unresolved, payment_id, look_up_in_s)
 
 
-async def drop(payment_id: UUID) -> None:
-    """Delete a PENDING payment that certainly was not charged; no other record is ever deleted."""
-    await _write(_opened().backend.drop, payment_id)
+async def release(payment_id: UUID, attempt: UUID) -> None:
+    """Hide a PENDING payment that the bank says it did not process, and keep its id for a retry.
+
+    A released payment is found by `claim` only. Nothing happens when another attempt has claimed the payment since.
+    """
+    await _write(_opened().backend.release, payment_id, attempt)
+
+
+async def drop(payment_id: UUID, attempt: UUID) -> None:
+    """Delete a PENDING payment that the bank was certainly not asked about; no other record is ever deleted.
+
+    A payment of which an earlier attempt was released is released again instead. Nothing happens when another
+    attempt has claimed the payment since.
+    """
+    await _write(_opened().backend.drop, payment_id, attempt)
+
+
+async def withdraw(payment: Payment, key: IdempotencyKey | None) -> None:
+    """Undo `claim` with the same arguments when it is not known whether the payment was recorded, and as which."""
+    await _write(_opened().backend.withdraw, payment, key)
 
 
 async def find(payment_id: UUID) -> Payment | None:

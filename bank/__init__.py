@@ -214,4 +214,4 @@ async def _wait_for_slot(current: _Configured) -> None:
                 await current.slots.acquire()
         except TimeoutError:
             metrics.SHED.inc()
-            raise Overloaded("no slot for a call to the bank became free in time") from None
+            raise Overloaded("no slot for a call to the bank became free in time", sent=False) from None

@@ -48,12 +48,12 @@ class Breaker:
     def guard(self) -> Iterator[None]:
         """Make one call, whose outcome counts. Raises `NotReached` without the call while the circuit is open."""
         if self._breaker.current_state == pybreaker.STATE_HALF_OPEN:
-            raise NotReached("the circuit is half-open, and another call is testing the bank")
+            raise NotReached("the circuit is half-open, and another call is testing the bank", sent=False)
         try:
             with self._breaker.calling():
                 yield
         except pybreaker.CircuitBreakerError:
-            raise NotReached("the circuit is open, the bank could not be reached") from None
+            raise NotReached("the circuit is open, the bank could not be reached", sent=False) from None
 
 
 class _Listener(pybreaker.CircuitBreakerListener):

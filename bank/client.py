@@ -154,6 +154,7 @@ class AcquiringBank:
         except Exception as error:  # the kind does not matter: what counts is whether anything was sent
             kind = type(error).__name__
             outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+        outcome.sent = deadline.any_was_sent()
         if isinstance(outcome, NoAnswer):
             deadline.close_connection()
         raise outcome.with_traceback(None)  # outside the except block: no __context__

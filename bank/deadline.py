@@ -61,6 +61,7 @@ class _Call:
     unread_bytes: int = MAX_READ_BYTES
     sent: bool = False
     connection: HTTPConnection | None = None
+    earlier_sent: bool = False
 
 
 _call: Final[ContextVar[_Call]] = ContextVar("call")
@@ -74,6 +75,12 @@ def start(seconds: float, threads: Executor) -> None:
 def was_sent() -> bool:
     """Return whether any byte of this context's last attempt may have left, and the bank may have read it."""
     return _call.get().sent
+
+
+def any_was_sent() -> bool:
+    """Return whether any byte of any attempt in this context may have left: a bank may work and answer 503."""
+    call = _call.get()
+    return call.earlier_sent or call.sent
 
 
 def close_connection() -> None:
@@ -133,6 +140,7 @@ class _HTTPConnection(HTTPConnection):
     def _begin(self) -> None:
         # urllib3 starts another attempt only when the bank certainly did not process the one before.
         call = _call.get()
+        call.earlier_sent |= call.sent
         call.sent, call.connection = False, self
 
     def _connect(self) -> None:

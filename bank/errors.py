@@ -13,7 +13,14 @@ merchant sent, so they can be logged.
 
 
 class BankError(Exception):
-    """The bank neither authorized nor declined."""
+    """The bank neither authorized nor declined.
+
+    sent: whether the request, or an earlier attempt of the same call, may have left the gateway
+    """
+
+    def __init__(self, reason: object = "", *, sent: bool = True) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 class NotReached(BankError):

@@ -107,7 +107,8 @@ PROBLEMS: Final = {
     Code.BANK_UNAVAILABLE: _Answer(
         503,
         "Service Unavailable",
-        "The bank could not be reached. Nothing was charged; send the same request again later.",
+        "The bank could not be reached. No payment is kept; send the same request again later, "
+        "with the same Idempotency-Key.",
     ),
     Code.STORE_UNAVAILABLE: _Answer(
         503,

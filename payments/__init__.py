@@ -50,6 +50,19 @@ class Paid:
     replayed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One request for a payment, which may be a retry.
+
+    id: what the store knows it by
+    keeps_id: the payment has an idempotency key, so a retry needs the payment's id
+    """
+
+    id: UUID
+    payment: Payment
+    keeps_id: bool
+
+
 async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> Paid:
     """Charge a card for a merchant, and return the payment.
 
@@ -57,11 +70,12 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     key: the merchant's idempotency key; requests with the same key and values are one payment, whatever their CVV
 
     The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have moved
-    but no answer came. Nothing is charged when this raises: `KeyInUse`, `KeyReused` or
+    but no answer came. No payment is kept when this raises: `KeyInUse`, `KeyReused` or
     `store.StoreUnavailable` before the payment is claimed, and `bank.NotReached` (or its subclass
-    `bank.Overloaded`) or `bank.Refused` afterwards. Once the payment is claimed no other exception is
-    raised, not even when the request is cancelled: it is logged, and the payment is returned as far as its
-    outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
+    `bank.Overloaded`) or `bank.Refused` afterwards. If the payment was sent to the bank, a retry with the same key
+    and values has the same id there, because a proxy may answer 503 after the bank did its work. Once the payment is
+    claimed no other exception is raised, not even when the request is cancelled: it is logged, and the payment is
+    returned as far as its outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
     """
     values = dict(values)
     idempotency_key = None if key is None else idempotency.identify(key, values)
@@ -74,18 +88,19 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         created_at=datetime.now(UTC),
         **values,
     )
+    answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2
+    claimed = await _claim(payment, idempotency_key)
+    if isinstance(claimed, store.Claimed):
+        return _replay(claimed)
     request = bank.AuthorizationRequest(
-        payment_id=payment.id,
+        payment_id=claimed.id,
         card_number=card_number,
         cvv=cvv,
         trace=request_context.now().trace(),
-        answer_by=time.monotonic() + bank.longest_s() + STORE_S / 2,
+        answer_by=answer_by,
         **values,
     )
-    claimed = await _claim(payment, idempotency_key)
-    if claimed is not None:
-        return _replay(claimed)
-    charged = await _charge(payment, request)
+    charged = await _charge(_Attempt(payment.id, claimed, keeps_id=idempotency_key is not None), request)
     _report(charged)
     return Paid(charged)
 
@@ -96,14 +111,14 @@ async def find(merchant: str, payment_id: UUID) -> Payment | None:
     return payment if payment is not None and payment.merchant == merchant else None
 
 
-async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> store.Claimed | None:
+async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> Payment | store.Claimed:
     try:
         return await store.claim(payment, key, bank.longest_s() + STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
         log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, _reason(error))
-        # The claim may still be recorded, now or later: perhaps only the store's answer was lost.
+        # The claim may be recorded all the same, now or later: perhaps only the store's answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
-        store.keep_trying(payment.id, lambda: store.drop(payment.id), after=unfinished)
+        store.keep_trying(payment.id, lambda: store.withdraw(payment, key), after=unfinished)
         raise store.StoreUnavailable from None
 
 
@@ -115,13 +130,13 @@ def _replay(claimed: store.Claimed) -> Paid:
     return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
 
 
-async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payment:
+async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Payment:
     """Ask the bank and record its answer. Raises `bank.NotReached` and `bank.Refused`, and nothing else."""
+    payment = attempt.payment
     try:
         answer = await _ask_bank(request)
     except (bank.NotReached, bank.Refused) as error:
-        log.warning("payment %s is dropped, nothing was charged: %s", payment.id, error)
-        await _drop(payment.id)
+        await _give_up(attempt, error)
         raise
     except (Exception, asyncio.CancelledError) as error:
         # `bank.NoAnswer`, a shutdown or a bug: in each case the bank may have got the request.
@@ -130,10 +145,10 @@ async def _charge(payment: Payment, request: bank.AuthorizationRequest) -> Payme
         return payment
     status = Status.AUTHORIZED if answer.authorized else Status.DECLINED
     try:
-        return await _settle(payment, status)
+        return await _settle(attempt, status)
     except (Exception, asyncio.CancelledError) as error:
         log.error("payment %s is PENDING, the bank's answer is not recorded yet: %s", payment.id, _reason(error))
-        store.keep_trying(payment.id, partial(_settle, payment, status))
+        store.keep_trying(payment.id, partial(_settle, attempt, status))
         return payment
 
 
@@ -146,9 +161,10 @@ async def _ask_bank(request: bank.AuthorizationRequest) -> bank.Authorization:
         request_context.now().bank_s = time.perf_counter() - started
 
 
-async def _settle(payment: Payment, status: Status) -> Payment:
+async def _settle(attempt: _Attempt, status: Status) -> Payment:
+    payment = attempt.payment
     try:
-        return await store.settle(payment.id, status, GATEWAY)
+        return await store.settle(payment.id, status, GATEWAY, attempt=attempt.id)
     except store.NotPending:  # the resolver was faster, or only the answer to an earlier settling was lost
         settled = await store.find(payment.id) or payment
         if settled.status is not status:
@@ -156,13 +172,19 @@ async def _settle(payment: Payment, status: Status) -> Payment:
         return settled
 
 
-async def _drop(payment_id: UUID) -> None:
-    """Delete the record of a payment that was not charged, now or in the background; never raises."""
+async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> None:
+    """Hide or delete the record of a payment that the bank did not process, now or in the background; never raises.
+
+    If the bank was sent the payment, its id is kept for a retry.
+    """
+    payment_id = attempt.payment.id
+    end = store.release if error.sent and attempt.keeps_id else store.drop
+    log.warning("payment %s is not kept, the bank did not process it: %s", payment_id, error)
     try:
-        await store.drop(payment_id)
-    except (Exception, asyncio.CancelledError) as error:
-        log.error("payment %s was not charged and is not dropped yet: %s", payment_id, _reason(error))
-        store.keep_trying(payment_id, lambda: store.drop(payment_id))
+        await end(payment_id, attempt.id)
+    except (Exception, asyncio.CancelledError) as failure:
+        log.error("payment %s was not processed and is still recorded: %s", payment_id, _reason(failure))
+        store.keep_trying(payment_id, partial(end, payment_id, attempt.id))
 
 
 async def _mark_unresolved(payment_id: UUID) -> None:

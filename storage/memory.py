@@ -16,9 +16,11 @@ from storage.records import ApiKey, Change, Claimed, IdempotencyKey, NotPending,
 class _Row:
     payment: Payment
     key: IdempotencyKey | None
+    attempt: UUID
     working_until: datetime
     look_up_at: datetime
     look_ups: int = 0
+    released: bool = False
 
 
 class Memory:
@@ -29,23 +31,37 @@ class Memory:
     def __init__(self) -> None:
         self.salt = secrets.token_bytes(32)
         self._rows: dict[UUID, _Row] = {}
-        self._ids: dict[tuple[str, str], UUID] = {}
+        self._rows_of_keys: dict[tuple[str, str], list[_Row]] = {}
         self._changes: list[Change] = []
         self._api_keys: dict[str, ApiKey] = {}
 
-    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
-        if key is not None:
-            payment_id = self._ids.setdefault((payment.merchant, key.digest), payment.id)
-            if payment_id != payment.id:
-                return self._claimed(self._rows[payment_id], payment, key)
+    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
         until = payment.created_at + timedelta(seconds=request_s)
-        self._rows[payment.id] = _Row(payment, key, until, until)
-        return None
+        row = _Row(payment, key, payment.id, until, until)
+        if key is not None:
+            rows = self._rows_of_keys.setdefault((payment.merchant, key.digest), [])
+            held = next((other for other in rows if not other.released), None)
+            if held is not None:
+                return self._claimed(held, payment, key)
+            released = next((other for other in rows if _belongs(key, payment, other)), None)
+            if released is not None:
+                row.payment = replace(payment, id=released.payment.id)
+                rows.remove(released)
+            rows.append(row)
+        self._rows[row.payment.id] = row
+        return row.payment
 
     def settle(
-        self, payment_id: UUID, status: Status, changed_by: str, note: str, *, if_unresolved: bool = False
+        self,
+        payment_id: UUID,
+        status: Status,
+        changed_by: str,
+        note: str,
+        *,
+        attempt: UUID | None = None,
+        if_unresolved: bool = False,
     ) -> Payment:
-        row = self._pending(payment_id)
+        row = self._pending(payment_id, attempt)
         if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
             raise NotPending
         self._changes.append(
@@ -67,20 +83,35 @@ class Memory:
             row.working_until = datetime.now(UTC)
             row.look_up_at = row.working_until + timedelta(seconds=look_up_in_s)
 
-    def drop(self, payment_id: UUID) -> None:
-        row = self._pending(payment_id)
+    def release(self, payment_id: UUID, attempt: UUID) -> None:
+        row = self._pending(payment_id, attempt)
         if row is not None:
+            row.released = True
+
+    def drop(self, payment_id: UUID, attempt: UUID) -> None:
+        row = self._pending(payment_id, attempt)
+        if row is not None and attempt != payment_id:
+            row.released = True
+        elif row is not None:
             del self._rows[payment_id]
             if row.key is not None:
-                del self._ids[row.payment.merchant, row.key.digest]
+                of_key = row.payment.merchant, row.key.digest
+                self._rows_of_keys[of_key].remove(row)
+                if not self._rows_of_keys[of_key]:
+                    del self._rows_of_keys[of_key]
+
+    def withdraw(self, payment: Payment, key: IdempotencyKey | None) -> None:
+        rows = self._rows_of_keys.get((payment.merchant, key.digest), []) if key else []
+        for payment_id in {payment.id, *(row.payment.id for row in rows)}:
+            self.drop(payment_id, payment.id)
 
     def find(self, payment_id: UUID) -> Payment | None:
         row = self._rows.get(payment_id)
-        return row.payment if row else None
+        return row.payment if row and not row.released else None
 
     def take_due(self, limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
         now = datetime.now(UTC)
-        due = [row for row in self._rows.values() if row.payment.status is Status.PENDING and row.look_up_at <= now]
+        due = [row for row in self._kept() if row.payment.status is Status.PENDING and row.look_up_at <= now]
         for row in due[:limit]:
             row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
             row.look_ups += 1
@@ -88,12 +119,12 @@ class Memory:
 
     def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)
-        idle = [row.payment for row in self._rows.values() if row.working_until <= now]
+        idle = [row.payment for row in self._kept() if row.working_until <= now]
         unresolved = [payment for payment in idle if payment.status is Status.PENDING]
         return sorted(unresolved, key=lambda payment: payment.created_at)
 
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
-        newest_first = sorted((row.payment for row in self._rows.values()), key=lambda p: p.created_at, reverse=True)
+        newest_first = sorted((row.payment for row in self._kept()), key=lambda p: p.created_at, reverse=True)
         wanted = [
             p for p in newest_first if (not status or p.status is status) and (not since or p.created_at >= since)
         ]
@@ -131,13 +162,22 @@ class Memory:
     def close(self) -> None:
         """Do nothing: the records go with this object."""
 
-    def _pending(self, payment_id: UUID) -> _Row | None:
+    def _kept(self) -> list[_Row]:
+        return [row for row in self._rows.values() if not row.released]
+
+    def _pending(self, payment_id: UUID, attempt: UUID | None = None) -> _Row | None:
         row = self._rows.get(payment_id)
-        return row if row and row.payment.status is Status.PENDING else None
+        if row is None or row.released or row.payment.status is not Status.PENDING:
+            return None
+        return row if attempt in {None, row.attempt} else None
 
     @staticmethod
     def _claimed(row: _Row, payment: Payment, key: IdempotencyKey) -> Claimed:
-        assert row.key is not None
-        same_payment = key.belongs_to(payment, row.payment, row.key.fingerprint, row.key.fingerprint_key)
+        same_payment = _belongs(key, payment, row)
         in_progress = row.payment.status is Status.PENDING and row.working_until > datetime.now(UTC)
         return Claimed(payment=row.payment, same_payment=same_payment, in_progress=in_progress)
+
+
+def _belongs(key: IdempotencyKey, payment: Payment, row: _Row) -> bool:
+    assert row.key is not None
+    return key.belongs_to(payment, row.payment, row.key.fingerprint, row.key.fingerprint_key)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 
@@ -16,6 +16,11 @@ class Status(StrEnum):
     AUTHORIZED = "AUTHORIZED"
     DECLINED = "DECLINED"
     PENDING = "PENDING"
+
+
+# What the storage records in place of a status for a claim that was released: the bank said that it did not process the
+# payment, and the claim is kept only for its id. No `Payment` has this status.
+RELEASED: Final = "RELEASED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

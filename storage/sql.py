@@ -1,7 +1,8 @@
 """How the store works in a database, SQLite or PostgreSQL: all of the gateway's SQL.
 
-The database gives the guarantees, not Python. The unique constraint on (merchant, idempotency_key) gives
-a key to one payment. An UPDATE that must match a PENDING row settles a payment once. An UPDATE that moves
+The database gives the guarantees, not Python. A unique index on (merchant, idempotency_key) of the rows that are not
+released gives a key to one payment. A unique constraint on these columns and key_use lets a request that did not see
+a released row find it. An UPDATE that must match a PENDING row settles a payment once. An UPDATE that moves
 look_up_at gives a due payment to one process. Each method is one short transaction, and no connection is
 held between two calls.
 """
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -21,6 +22,7 @@ from storage import database
 from storage.database import available
 from storage.group_commit import Outcome
 from storage.records import (
+    RELEASED,
     ApiKey,
     Change,
     Claimed,
@@ -31,24 +33,22 @@ from storage.records import (
     StoreUnavailable,
     UnresolvedStats,
 )
-from storage.tables import KEY_SALT, OLDER_DIGESTS, api_keys, changes, is_pending, meta, payments
+from storage.tables import KEY_SALT, OLDER_DIGESTS, api_keys, changes, is_pending, is_released, meta, payments
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
+_key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "working_until", "key_use")]
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
+
+# How often a claim whose key was used before is tried while other requests change the key's payments.
+CLAIM_TRIES: Final = 5
 
 # The statements that every payment needs are built once: building one takes SQLAlchemy three times as long as
 # executing it.
 _this_pending = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
 _settle = sa.update(payments).where(_this_pending).values(status=sa.bindparam("to_status")).returning(*_columns)
+_settle_attempt = _settle.where(payments.c.attempt == sa.bindparam("ended"))
 _settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
-_find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"))
-_find_claimed = (
-    sa.select(*_columns, payments.c.payment_fingerprint, payments.c.fingerprint_key, payments.c.working_until)
-    .where(payments.c.merchant == sa.bindparam("merchant"))
-    .where(payments.c.idempotency_key.in_(sa.bindparam("digests", expanding=True)))
-    .order_by(payments.c.created_at)
-    .limit(1)
-)
+_find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"), ~is_released)
 _insert, _insert_change = sa.insert(payments), sa.insert(changes)
 
 
@@ -70,7 +70,7 @@ class Sql:
 
     @available()
     def transact(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
-        """Run calls of `claim`, `settle`, `mark_unresolved` and `drop` in one transaction; return their outcomes.
+        """Run calls of functions that write payments in one transaction; return their outcomes.
 
         The transaction records all of them or none. A call that raises `NotPending` or finds its key taken
         has written nothing, so the others are not affected.
@@ -98,18 +98,18 @@ class Sql:
                 yield connection
 
     @available()
-    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Claimed | None:
+    def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
         until = payment.created_at + timedelta(seconds=request_s)
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
-        row |= {"working_until": until, "look_up_at": until}
+        row |= {"working_until": until, "look_up_at": until, "attempt": payment.id, "key_use": 1}
         if key is not None:
             row |= {"idempotency_key": key.digest}
             row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
             # No gateway writes older digests any more, so a row that has one can't appear after this search.
-            claimed = self._claimed(payment, key) if key.older_digests else None
+            claimed = self._claim_used_key(payment, key, row) if key.older_digests else None
             if claimed is not None:
                 return claimed
-        for _ in range(3):  # another process may drop the key's payment between the two statements
+        for _ in range(CLAIM_TRIES):
             try:
                 with self._transaction() as connection:
                     connection.execute(_insert, row)
@@ -117,15 +117,47 @@ class Sql:
                 if key is None:
                     raise
             else:
-                return None
-            claimed = self._claimed(payment, key)
+                return payment
+            claimed = self._claim_used_key(payment, key, row)
             if claimed is not None:
                 return claimed
-        raise StoreUnavailable("the key's payment was dropped each time")
+        raise StoreUnavailable("other requests changed the key's payments each time")
+
+    def _claim_used_key(self, payment: Payment, key: IdempotencyKey, new: dict[str, Any]) -> Payment | Claimed | None:
+        """Return the payment that has the key, or claim the released one again.
+
+        Returns None when the caller should insert `new`, whose key_use is changed to the next one, or when another
+        request was faster.
+        """
+        query = sa.select(*_columns, *_key_columns).where(
+            payments.c.merchant == payment.merchant, payments.c.idempotency_key.in_([key.digest, *key.older_digests])
+        )
+        try:
+            with self._transaction() as connection:
+                found = connection.execute(query).all()
+                if all(row.status == RELEASED for row in found):  # keep other requests from claiming one of them
+                    found = connection.execute(query.order_by(payments.c.key_use).with_for_update()).all()
+                for row in found:
+                    if row.status != RELEASED:
+                        return _claimed(row, payment, key)
+                for row in found:
+                    if _belongs(key, payment, row):
+                        return _claim_released(connection, row, new)
+        except IntegrityError:  # another payment has got the key
+            return None
+        new["key_use"] = max((row.key_use for row in found), default=0) + 1
+        return None
 
     @available()
     def settle(
-        self, payment_id: UUID, status: Status, changed_by: str, note: str, *, if_unresolved: bool = False
+        self,
+        payment_id: UUID,
+        status: Status,
+        changed_by: str,
+        note: str,
+        *,
+        attempt: UUID | None = None,
+        if_unresolved: bool = False,
     ) -> Payment:
         change = {
             "payment_id": payment_id,
@@ -135,8 +167,9 @@ class Sql:
             "to_status": status,
             "note": note,
         }
+        statement = _settle_unresolved if if_unresolved else _settle if attempt is None else _settle_attempt
         with self._transaction() as connection:
-            row = connection.execute(_settle_unresolved if if_unresolved else _settle, change).one_or_none()
+            row = connection.execute(statement, {**change, "ended": attempt}).one_or_none()
             if row is None:
                 raise NotPending
             connection.execute(_insert_change, change)
@@ -150,9 +183,25 @@ class Sql:
             connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
     @available()
-    def drop(self, payment_id: UUID) -> None:
+    def release(self, payment_id: UUID, attempt: UUID) -> None:
         with self._transaction() as connection:
-            connection.execute(sa.delete(payments).where(payments.c.id == payment_id, is_pending))
+            _release(connection, attempt, payments.c.id == payment_id)
+
+    @available()
+    def drop(self, payment_id: UUID, attempt: UUID) -> None:
+        with self._transaction() as connection:
+            if payment_id == attempt:
+                _delete(connection, attempt)
+            else:
+                _release(connection, attempt, payments.c.id == payment_id)
+
+    @available()
+    def withdraw(self, payment: Payment, key: IdempotencyKey | None) -> None:
+        with self._transaction() as connection:
+            _delete(connection, payment.id)
+            if key is not None:
+                with_key = sa.and_(payments.c.merchant == payment.merchant, payments.c.idempotency_key == key.digest)
+                _release(connection, payment.id, with_key)
 
     @available()
     def find(self, payment_id: UUID) -> Payment | None:
@@ -185,7 +234,7 @@ class Sql:
 
     @available()
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
-        query = sa.select(*_columns).order_by(payments.c.created_at.desc()).limit(limit)
+        query = sa.select(*_columns).where(~is_released).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
             query = query.where(payments.c.status == status)
         if since is not None:
@@ -247,17 +296,39 @@ class Sql:
     def _unresolved() -> sa.ColumnElement[bool]:
         return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
 
-    def _claimed(self, payment: Payment, key: IdempotencyKey) -> Claimed | None:
-        values = {"merchant": payment.merchant, "digests": [key.digest, *key.older_digests]}
-        with self._transaction() as connection:
-            row = connection.execute(_find_claimed, values).one_or_none()
-        if row is None:
-            return None
-        *_, fingerprint, fingerprint_key, working_until = row
-        recorded = _payment(row)
-        same_payment = key.belongs_to(payment, recorded, fingerprint, fingerprint_key)
-        in_progress = recorded.status is Status.PENDING and working_until > datetime.now(UTC)
-        return Claimed(payment=recorded, same_payment=same_payment, in_progress=in_progress)
+
+def _delete(connection: sa.Connection, attempt: UUID) -> None:
+    """Delete the payment that this request made, unless it is settled or another request has claimed it."""
+    own = sa.and_(payments.c.id == attempt, payments.c.attempt == attempt)
+    connection.execute(sa.delete(payments).where(own, is_pending))
+
+
+def _release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnElement[bool]) -> None:
+    """Release the payment, unless it is settled or another request has claimed it."""
+    release = sa.update(payments).where(of_payment, payments.c.attempt == attempt, is_pending)
+    connection.execute(release.values(status=RELEASED))
+
+
+def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any]) -> Payment | None:
+    """Claim a row again; return None when another request was faster."""
+    names = ("created_at", "working_until", "look_up_at", "attempt", "payment_fingerprint", "fingerprint_key")
+    values = {"status": Status.PENDING, "look_ups": 0, **{name: new[name] for name in names}}
+    update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
+    claimed = connection.execute(update.returning(*_columns)).one_or_none()
+    return _payment(claimed) if claimed else None
+
+
+def _claimed(row: Any, payment: Payment, key: IdempotencyKey) -> Claimed:
+    recorded = _payment(row)
+    in_progress = recorded.status is Status.PENDING and row.working_until > datetime.now(UTC)
+    return Claimed(payment=recorded, same_payment=_belongs(key, payment, row), in_progress=in_progress)
+
+
+def _belongs(key: IdempotencyKey, payment: Payment, row: Any) -> bool:
+    """Return whether `payment`, sent with this key, is the payment of the row, which may be released."""
+    values = {name: getattr(row, name) for name in Payment.__dataclass_fields__}
+    recorded = Payment(**{**values, "status": Status.PENDING})  # a released row has no `Status`
+    return key.belongs_to(payment, recorded, row.payment_fingerprint, row.fingerprint_key)
 
 
 def _payment(row: Sequence[Any]) -> Payment:

@@ -5,7 +5,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from storage.records import Status
+from storage.records import RELEASED, Status
 
 metadata = sa.MetaData()
 
@@ -43,13 +43,26 @@ payments = sa.Table(
     # When a look-up of a PENDING payment is due, and how many there were.
     sa.Column("look_up_at", Utc, nullable=False),
     sa.Column("look_ups", sa.Integer, nullable=False, default=0),
-    sa.UniqueConstraint("merchant", "idempotency_key"),
-    sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING')"),
+    # The last request that claimed the payment. The id of a request is the one that it gave to a new payment.
+    sa.Column("attempt", sa.Uuid, nullable=False),
+    # Counts the payments of one idempotency key: after a released one there may be another.
+    sa.Column("key_use", sa.Integer, nullable=False),
+    sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
+    sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING', 'RELEASED')", name="payments_status"),
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
     sa.Index("payments_created_at", "created_at"),
 )
 is_pending = payments.c.status == Status.PENDING
+is_released = payments.c.status == RELEASED
 sa.Index("payments_pending", payments.c.look_up_at, postgresql_where=is_pending, sqlite_where=is_pending)
+sa.Index(
+    "payments_key",
+    payments.c.merchant,
+    payments.c.idempotency_key,
+    unique=True,
+    postgresql_where=~is_released,
+    sqlite_where=~is_released,
+)
 
 changes = sa.Table(
     "changes",

@@ -238,6 +238,27 @@ def scripted_bank(script: Callable[[socket.socket], None], tls: ssl.SSLContext |
         bank.close()
 
 
+@contextlib.contextmanager
+def proxy(url: str, *, lies: int) -> Iterator[ScriptedBank]:
+    """Run a proxy in front of the bank at `url` until the block ends.
+
+    It passes every payment on, but answers the first `lies` payments with 503 after the bank did its work.
+    """
+
+    def script(connection: socket.socket) -> None:
+        request = bank.requests[-1]
+        head, _, body = request.partition(b"\r\n\r\n")
+        method, path, _ = head.decode().split(" ", 2)
+        key = re.search(r"(?i)idempotency-key: (\S+)", head.decode())
+        headers = {"Content-Type": "application/json", **({"Idempotency-Key": key[1]} if key else {})}
+        answer = requests.request(method, f"{url}{path}", data=body, headers=headers, timeout=60)
+        lie = method == "POST" and sum(sent.startswith(b"POST") for sent in bank.requests) <= lies
+        reply(503 if lie else answer.status_code, answer.content)(connection)
+
+    with scripted_bank(script) as bank:
+        yield bank
+
+
 def reply(status: int, body: bytes, *headers: str) -> Callable[[socket.socket], None]:
     """Return a script for `ScriptedBank` that answers with this status, body and additional headers."""
     head = "\r\n".join([f"HTTP/1.1 {status} Whatever", f"Content-Length: {len(body)}", *headers, "", ""])

@@ -2,8 +2,8 @@
 
     CRASH_AT=STEP python crashing.py
 
-The steps are before and after each call of payments.pay to the store and the bank: claim, authorize and
-settle. The first payment of 666 minor units that reaches the step ends the process.
+The steps are before and after each call of payments.pay to the store and the bank: claim, authorize, settle and
+release. The first payment of 666 minor units that reaches the step ends the process.
 """
 
 import os
@@ -20,7 +20,7 @@ import run
 import store
 
 CRASHING_AMOUNT = 666
-MODULES: dict[str, Any] = {"claim": store, "authorize": bank, "settle": store}
+MODULES: dict[str, Any] = {"claim": store, "authorize": bank, "settle": store, "release": store}
 
 _crashing_payments: set[Any] = set()
 
@@ -30,13 +30,13 @@ def _crash() -> None:
 
 
 def _crashing(function: Callable[..., Awaitable[Any]], when: str) -> Callable[..., Awaitable[Any]]:
-    async def wrapped(subject: Any, *args: Any) -> Any:
+    async def wrapped(subject: Any, *args: Any, **options: Any) -> Any:
         payment_id = getattr(subject, "payment_id", getattr(subject, "id", subject))
         if getattr(subject, "amount", None) == CRASHING_AMOUNT:
             _crashing_payments.add(payment_id)
         if when == "before" and payment_id in _crashing_payments:
             _crash()
-        result = await function(subject, *args)
+        result = await function(subject, *args, **options)
         if when == "after" and payment_id in _crashing_payments:
             _crash()
         return result

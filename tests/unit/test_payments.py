@@ -276,17 +276,82 @@ def test_a_failure_after_no_answer_leaves_the_payment_pending(
 
 @pytest.mark.usefixtures("stored", "simulator")
 @pytest.mark.parametrize(("card_number", "error"), [(UNAVAILABLE_CARD, bank.NotReached), (REFUSED, bank.Refused)])
-@pytest.mark.parametrize("wrap", [lambda _drop: fail, cancel_and])
+@pytest.mark.parametrize("wrap", [lambda _release: fail, cancel_and])
 def test_a_failure_after_nothing_was_charged_is_still_the_banks_error(
     monkeypatch: pytest.MonkeyPatch, wrap: Callable[[Any], Any], card_number: str, error: type[Exception]
 ) -> None:
-    """The caller learns that nothing was charged, and the record is deleted as soon as that works."""
-    calls = [wrap(store.drop), store.drop]
-    monkeypatch.setattr(store, "drop", lambda *args: calls.pop(0)(*args))
+    """The caller learns that no payment is kept, and the record is released as soon as that works."""
+    calls = [wrap(store.release), store.release]
+    monkeypatch.setattr(store, "release", lambda *args: calls.pop(0)(*args))
     monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
     outcome, found = pay_and_wait_for(None, card_number=card_number)
     assert isinstance(outcome, error)
     assert found is None
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("error", "same"),
+    [(bank.NotReached("503"), True), (bank.Refused("400"), True), (bank.NotReached("open", sent=False), False)],
+)
+def test_a_retry_has_the_same_id_if_the_bank_was_sent_the_payment(
+    monkeypatch: pytest.MonkeyPatch, error: bank.BankError, *, same: bool
+) -> None:
+    """A payment that was never sent leaves no record; without a key there is none to find it by."""
+    asked: list[UUID] = []
+
+    def decide(request: bank.AuthorizationRequest) -> bool:
+        asked.append(request.payment_id)
+        raise error
+
+    connect(monkeypatch, decide)
+    for key in ("a key", "a key", None):
+        with pytest.raises(type(error)):
+            asyncio.run(payments.pay("acme", valid_payment(), key))
+    first, second, without = asked
+    assert (first == second) is same
+    assert without not in {first, second}
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_claim_whose_answer_is_lost_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first claim of a payment is deleted and a later one is released, so that the next retry is made."""
+    asked: list[UUID] = []
+    errors: list[Exception] = [bank.NotReached("503")]
+    claim = store.claim
+
+    async def claim_and_lose_the_answer(*args: Any) -> Any:
+        await claim(*args)
+        raise store.StoreUnavailable
+
+    def decide(request: bank.AuthorizationRequest) -> bool:
+        asked.append(request.payment_id)
+        if errors:
+            raise errors.pop()
+        return True
+
+    async def lost() -> None:
+        monkeypatch.setattr(store, "claim", claim_and_lose_the_answer)
+        with pytest.raises(store.StoreUnavailable):
+            await payments.pay("acme", valid_payment(), "a key")
+        monkeypatch.setattr(store, "claim", claim)
+        async with asyncio.timeout(10):
+            while True:
+                if await store.search() == []:
+                    return
+                await asyncio.sleep(0.01)
+
+    async def scenario() -> None:
+        await lost()
+        with pytest.raises(bank.NotReached):
+            await payments.pay("acme", valid_payment(), "a key")
+        await lost()
+        paid = await payments.pay("acme", valid_payment(), "a key")
+        assert asked == [paid.payment.id] * 2
+
+    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    connect(monkeypatch, decide)
+    asyncio.run(scenario())
 
 
 @pytest.mark.usefixtures("simulator")

@@ -1,0 +1,229 @@
+"""Released claims: hidden from everything but a retry, which gets the same id, in memory and in databases."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+import store
+from store import Claimed, IdempotencyKey, NotPending, Payment, Status
+from tests.support import store_url
+
+ONE = IdempotencyKey(digest="k" * 64, fingerprint="1" * 64)
+OTHER = IdempotencyKey(digest="k" * 64, fingerprint="2" * 64)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """An open store of each kind."""
+    store.configure(store_url(request.param, tmp_path, request), fingerprint_key=bytes(32))
+
+
+def pending() -> Payment:
+    return Payment(
+        id=uuid4(),
+        merchant="acme",
+        status=Status.PENDING,
+        card_last4="8877",
+        expiry_month=12,
+        expiry_year=2099,
+        currency="GBP",
+        amount=1050,
+        created_at=datetime.now(UTC),
+    )
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(scenario())  # type: ignore[arg-type]
+
+
+async def released(key: IdempotencyKey = ONE) -> Payment:
+    """Claim a payment with the key and release it."""
+    payment = pending()
+    assert await store.claim(payment, key, 60) == payment
+    await store.release(payment.id, payment.id)
+    return payment
+
+
+async def claimed_again(payment: Payment, attempt: Payment, key: IdempotencyKey = ONE) -> None:
+    """Claim a released payment again; it keeps its id and is made now."""
+    assert await store.claim(attempt, key, 60) == replace(attempt, id=payment.id)
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
+    """Neither an operator nor the resolver can settle it either."""
+
+    async def scenario() -> None:
+        payment = await released()
+        assert await store.find(payment.id) is None
+        assert await store.search() == []
+        assert await store.search(Status.PENDING) == []
+        assert await store.list_unresolved() == []
+        assert await store.take_due(10, lambda _: 0) == []
+        assert (await store.unresolved_stats()).count == 0
+        assert await store.history(payment.id) == []
+        await store.mark_unresolved(payment.id, 0)
+        for if_unresolved in (False, True):
+            with pytest.raises(NotPending):
+                await store.settle(payment.id, Status.DECLINED, "someone", if_unresolved=if_unresolved)
+        await claimed_again(payment, pending())
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_retry_claims_a_released_payment_again_with_its_id() -> None:
+    """It is PENDING with a running request, and is settled or released as any other."""
+
+    async def scenario() -> None:
+        payment, second, third = await released(), pending(), pending()
+        await claimed_again(payment, second)
+        again = replace(second, id=payment.id)
+        assert await store.find(payment.id) == again
+        assert await store.claim(pending(), ONE, 60) == Claimed(payment=again, same_payment=True, in_progress=True)
+        await store.release(payment.id, second.id)
+        await claimed_again(payment, third)
+        settled = await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=third.id)
+        assert settled == replace(third, id=payment.id, status=Status.AUTHORIZED)
+        assert await store.search() == [settled]
+        assert [change.to_status for change in await store.history(payment.id)] == [Status.AUTHORIZED]
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_delayed_end_of_an_attempt_does_not_undo_a_retry() -> None:
+    """Whatever an attempt still wants after another one has claimed the payment does nothing."""
+
+    async def scenario() -> None:
+        payment, second = await released(), pending()
+        await claimed_again(payment, second)
+        await store.release(payment.id, payment.id)
+        await store.drop(payment.id, payment.id)
+        await store.withdraw(payment, ONE)
+        with pytest.raises(NotPending):
+            await store.settle(payment.id, Status.DECLINED, "the first attempt", attempt=payment.id)
+        assert await store.find(payment.id) == replace(second, id=payment.id)
+        await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=second.id)
+        await store.release(payment.id, second.id)
+        await store.drop(payment.id, second.id)
+        found = await store.find(payment.id)
+        assert found is not None
+        assert found.status is Status.AUTHORIZED, "what is settled is never released"
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize("end", ["drop", "withdraw"])
+def test_a_retry_that_was_never_sent_leaves_the_payment_released(end: str) -> None:
+    """An earlier attempt was sent, so the id has to be kept."""
+
+    async def scenario() -> None:
+        payment, second = await released(), pending()
+        await claimed_again(payment, second)
+        if end == "drop":
+            await store.drop(payment.id, second.id)
+        else:
+            await store.withdraw(second, ONE)
+        assert await store.search() == []
+        await claimed_again(payment, pending())
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+@pytest.mark.parametrize("key", [ONE, None])
+def test_a_first_attempt_that_was_never_sent_leaves_nothing(key: IdempotencyKey | None) -> None:
+    """The next request with the key is a new payment with an id of its own."""
+
+    async def scenario() -> None:
+        dropped, withdrawn, third = pending(), pending(), pending()
+        await store.claim(dropped, key, 60)
+        await store.drop(dropped.id, dropped.id)
+        assert await store.claim(withdrawn, key, 60) == withdrawn
+        await store.withdraw(withdrawn, key)
+        await store.withdraw(pending(), key)
+        assert await store.claim(third, key, 60) == third
+        assert await store.search() == [third]
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+def test_another_payment_under_the_key_has_an_id_of_its_own() -> None:
+    """Both ids are kept when it is released as well; a key has one payment that is not released."""
+
+    async def scenario() -> None:
+        first = await released()
+        second, third = await released(OTHER), await released(replace(OTHER, fingerprint="3" * 64))
+        assert len({first.id, second.id, third.id}) == 3
+        again = pending()
+        await claimed_again(second, again, OTHER)
+        in_use = await store.claim(pending(), ONE, 60)
+        assert isinstance(in_use, Claimed)
+        assert (in_use.payment.id, in_use.same_payment) == (second.id, False)
+        await store.release(second.id, again.id)
+        await claimed_again(first, pending())
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+def test_the_same_key_of_another_merchant_is_another_key() -> None:
+    """Its payment is new."""
+
+    async def scenario() -> None:
+        await released()
+        theirs = replace(pending(), merchant="another")
+        assert await store.claim(theirs, ONE, 60) == theirs
+
+    run(scenario)
+
+
+def test_the_database_decides_races_of_claims_and_releases(database_url: str) -> None:
+    """From three stores at once, two payments are claimed and released under one key; each has one id throughout."""
+    from storage.sql import Sql  # noqa: PLC0415
+
+    stores = [Sql(database_url, connections=8, key_check="c") for _ in range(3)]
+    running: list[UUID] = []
+    most: list[int] = []
+
+    def attempt(number: int) -> tuple[str, UUID] | None:
+        opened, key, payment = stores[number % 3], (ONE, ONE, OTHER)[number % 7 % 3], pending()
+        claim = opened.claim(payment, key, 60)
+        if isinstance(claim, Claimed):
+            return None
+        running.append(claim.id)
+        most.append(len(running))
+        running.remove(claim.id)
+        opened.release(claim.id, payment.id)
+        return key.fingerprint, claim.id
+
+    with ThreadPoolExecutor(12) as pool:
+        made = {outcome for outcome in pool.map(attempt, range(200)) if outcome is not None}
+    assert set(most) == {1}, "one attempt with the key at a time"
+    assert len(made) == 2, "one id for each payment"
+    for opened in stores:
+        opened.close()
+
+
+def test_a_running_request_is_found_after_the_time_of_the_retry(database_url: str) -> None:
+    """A retry's time counts from its own claim, not from the first one's."""
+
+    async def scenario() -> None:
+        store.configure(database_url, fingerprint_key=bytes(32))
+        old = replace(pending(), created_at=datetime.now(UTC) - timedelta(hours=1))
+        await store.claim(old, ONE, 60)
+        await store.release(old.id, old.id)
+        await claimed_again(old, pending())
+        assert await store.list_unresolved() == []
+        assert await store.take_due(10, lambda _: 0) == []
+
+    run(scenario)
