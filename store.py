@@ -16,7 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
@@ -25,7 +25,9 @@ from config import MEMORY, ConfigError
 from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import (
+    UNKNOWN_BANK,
     ApiKey,
+    BankMove,
     Change,
     Claimed,
     IdempotencyKey,
@@ -40,6 +42,7 @@ from storage.records import (
 from storage.sql import Sql
 
 __all__ = [
+    "UNKNOWN_BANK",
     "ApiKey",
     "Change",
     "Claimed",
@@ -151,7 +154,8 @@ async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) 
     request_s: how many seconds the request may run; until then the payment is in progress
 
     Returns the payment as recorded. It has the id of an earlier attempt with the same key and fingerprint if there
-    was one that was released: the bank must see one id for one key and payment.
+    was one that was released: the bank must see one id for one key and payment. If that attempt was sent to another
+    bank, its payment becomes PENDING and unresolved, and is returned as `Claimed`: the bank must not be asked.
     Raises `StoreUnavailable`; then the payment may or may not be recorded, and `withdraw` undoes it.
     """
     return await _write(_opened().backend.claim, payment, key, request_s)
@@ -237,6 +241,21 @@ async def history(payment_id: UUID) -> list[Change]:
 async def unresolved_stats() -> UnresolvedStats:
     """Return how many payments are unresolved, and when the oldest was created."""
     return await _call(_opened().backend.unresolved_stats)
+
+
+async def move_bank(old: str, new: str, moved_by: str) -> int:
+    """Record that the bank with the identity `old` has the identity `new` now.
+
+    Payments of `old` count as payments of `new` from now on (`is_same_bank`).
+    Returns how many payments of `old` are PENDING.
+    """
+    move = BankMove(old=old, new=new, moved_at=datetime.now(UTC), moved_by=moved_by)
+    return await _call(_opened().backend.move_bank, move)
+
+
+async def is_same_bank(recorded: str, now: str) -> bool:
+    """Return whether the bank that a payment was recorded with has the identity `now`, directly or after moves."""
+    return await _call(_opened().backend.is_same_bank, recorded, now)
 
 
 async def add_api_key(key: ApiKey) -> None:

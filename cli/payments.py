@@ -1,4 +1,4 @@
-"""The commands `payments`, `pending`, `settle` and `history`: how an operator reads and settles payments."""
+"""How an operator reads and settles payments: `payments`, `pending`, `settle`, `history` and `same-bank`."""
 
 import argparse
 from datetime import UTC, datetime
@@ -27,6 +27,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     settle.add_argument("--note", required=True, type=_note, help="how you know, for the audit trail")
     history = commands.add_parser("history", help="show who changed a payment, when and why")
     history.add_argument("id", type=UUID)
+    same_bank = commands.add_parser(
+        "same-bank", help="record that a bank has moved, so that its payments are asked about"
+    )
+    same_bank.add_argument("old", type=_bank, metavar="OLD", help="the bank as `pending` shows it")
+    same_bank.add_argument("new", type=_bank, metavar="NEW", help="the same bank as the log names it now")
     for command in (listing, pending, history):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -46,6 +51,8 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
                 return 1, f"there is no payment {options.id}"
             changes = await store.history(options.id)
             return 0, table.render([_change(change) for change in changes], as_json=options.json)
+        case "same-bank":
+            return await _same_bank(options, operator)
         case _:
             return await _settle(options, operator)
 
@@ -64,6 +71,13 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
     return 0, f"{payment.id} {payment.status}"
 
 
+async def _same_bank(options: argparse.Namespace, operator: str) -> tuple[int, str]:
+    if options.new in {options.old, store.UNKNOWN_BANK}:
+        return 1, f"a bank can't move from {options.old} to {options.new}"
+    count = await store.move_bank(options.old, options.new, f"operator {operator}")
+    return 0, f"{options.old} is {options.new} now; PENDING payments of {options.old}: {count}"
+
+
 def _unresolved(payment: Payment) -> dict[str, Any]:
     return {
         "id": str(payment.id),
@@ -72,6 +86,7 @@ def _unresolved(payment: Payment) -> dict[str, Any]:
         "amount": payment.amount,
         "currency": payment.currency,
         "card_last4": payment.card_last4,
+        "bank": payment.bank,
     }
 
 
@@ -104,6 +119,12 @@ def _time(text: str) -> datetime:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("not a time; allowed: a time like 2026-11-22T10:15") from None
+
+
+def _bank(text: str) -> str:
+    if not (1 <= len(text) <= 2000 and text.isprintable()):
+        raise argparse.ArgumentTypeError("not a bank; allowed: the identity of a bank, as `pending` shows it")
+    return text
 
 
 def _limit(text: str) -> int:

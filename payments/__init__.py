@@ -73,7 +73,8 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     but no answer came. No payment is kept when this raises: `KeyInUse`, `KeyReused` or
     `store.StoreUnavailable` before the payment is claimed, and `bank.NotReached` (or its subclass
     `bank.Overloaded`) or `bank.Refused` afterwards. If the payment was sent to the bank, a retry with the same key
-    and values has the same id there, because a proxy may answer 503 after the bank did its work. Once the payment is
+    and values has the same id there, because a proxy may answer 503 after the bank did its work; if another bank is
+    configured by then, the retry is PENDING without being sent. Once the payment is
     claimed no other exception is raised, not even when the request is cancelled: it is logged, and the payment is
     returned as far as its outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
     """
@@ -86,6 +87,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         status=Status.PENDING,
         card_last4=card_number[-4:],
         created_at=datetime.now(UTC),
+        bank=bank.identity(),
         **values,
     )
     answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2

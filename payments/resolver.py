@@ -68,29 +68,45 @@ def _interval_s(look_ups: int) -> float:
     return min(FIRST_INTERVAL_S * 2.0 ** min(look_ups, 30), LONGEST_INTERVAL_S)
 
 
+class _StillPending(Exception):
+    """The payment can't be settled now. The message is the reason."""
+
+
 async def _resolve(payment: Payment) -> None:
+    try:
+        found = await _look_up(payment)
+        status = Status.AUTHORIZED if found.authorized else Status.DECLINED
+        note = "the bank does not know the payment" if found.authorized is None else "the bank's look-up"
+        await store.settle(payment.id, status, RESOLVER, note, if_unresolved=True)
+    except _StillPending as reason:
+        log.warning("payment %s is PENDING, %s", payment.id, reason)
+    except store.NotPending:  # a request or an operator was faster
+        pass
+    except store.StoreUnavailable as error:
+        log.warning("payment %s can't be settled yet: %s", payment.id, error)
+    else:
+        metrics.RESOLVED.labels(status).inc()
+        log.info("payment %s is %s: %s", payment.id, status, note)
+
+
+async def _look_up(payment: Payment) -> bank.LookUp:
+    """Ask the payment's bank for its outcome. Raises `_StillPending` when the payment can't be settled by that."""
+    configured = bank.identity()
+    same_bank = payment.bank == configured or await store.is_same_bank(payment.bank, configured)
+    if not same_bank and payment.bank != store.UNKNOWN_BANK:
+        raise _StillPending(f"it was sent to {payment.bank}, and the configured bank is {configured}")
     try:
         found = await bank.look_up(payment.id)
     except bank.NoLookUp:
-        log.warning("payment %s is PENDING and the bank offers no look-up: use `run.py settle`", payment.id)
-        return
+        raise _StillPending("the bank offers no look-up: use `run.py settle`") from None
     except bank.BankError as error:
-        log.warning("payment %s is PENDING, the bank did not say: %s", payment.id, error)
-        return
-    if found.authorized is None:
-        if payment.age_s() < surely_over_s():
-            return
-        if not found.final:
-            log.warning("payment %s is PENDING, the bank does not know it, but may still authorize it", payment.id)
-            return
-    status = Status.AUTHORIZED if found.authorized else Status.DECLINED
-    note = "the bank does not know the payment" if found.authorized is None else "the bank's look-up"
-    try:
-        await store.settle(payment.id, status, RESOLVER, note, if_unresolved=True)
-    except store.NotPending:  # a request or an operator was faster
-        return
-    except store.StoreUnavailable as error:
-        log.warning("payment %s is %s, which can't be recorded yet: %s", payment.id, status, error)
-        return
-    metrics.RESOLVED.labels(status).inc()
-    log.info("payment %s is %s: %s", payment.id, status, note)
+        raise _StillPending(f"the bank did not say: {error}") from None
+    if found.authorized is not None:
+        return found
+    if not same_bank:
+        raise _StillPending("the configured bank does not know it, and which bank it was sent to is not recorded")
+    if not found.final:
+        raise _StillPending("the bank does not know it, but may still authorize it")
+    if payment.age_s() < surely_over_s():
+        raise _StillPending("the bank does not know it yet")
+    return found

@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from storage.records import ApiKey, Change, Claimed, IdempotencyKey, NotPending, Payment, Status, UnresolvedStats
+from storage.records import (
+    ApiKey,
+    BankMove,
+    Change,
+    Claimed,
+    IdempotencyKey,
+    NotPending,
+    Payment,
+    Status,
+    UnresolvedStats,
+    is_same_bank,
+)
 
 
 @dataclass(slots=True)
@@ -33,6 +44,7 @@ class Memory:
         self._rows: dict[UUID, _Row] = {}
         self._rows_of_keys: dict[tuple[str, str], list[_Row]] = {}
         self._changes: list[Change] = []
+        self._bank_moves: list[BankMove] = []
         self._api_keys: dict[str, ApiKey] = {}
 
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
@@ -48,6 +60,11 @@ class Memory:
                 row.payment = replace(payment, id=released.payment.id)
                 rows.remove(released)
             rows.append(row)
+            if released is not None and not self.is_same_bank(released.payment.bank, payment.bank):
+                row.payment = replace(row.payment, bank=released.payment.bank)
+                row.working_until = row.look_up_at = datetime.now(UTC)
+                self._rows[row.payment.id] = row
+                return self._claimed(row, payment, key)
         self._rows[row.payment.id] = row
         return row.payment
 
@@ -136,6 +153,13 @@ class Memory:
     def unresolved_stats(self) -> UnresolvedStats:
         payments = self.list_unresolved()
         return UnresolvedStats(count=len(payments), oldest_created_at=payments[0].created_at if payments else None)
+
+    def move_bank(self, move: BankMove) -> int:
+        self._bank_moves.append(move)
+        return sum(row.payment.bank == move.old for row in self._kept() if row.payment.status is Status.PENDING)
+
+    def is_same_bank(self, recorded: str, now: str) -> bool:
+        return is_same_bank(recorded, now, self._bank_moves)
 
     def add_api_key(self, key: ApiKey) -> None:
         self._api_keys[key.id] = key

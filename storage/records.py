@@ -2,7 +2,7 @@
 
 import hmac
 from asyncio import Future
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,10 +22,16 @@ class Status(StrEnum):
 # payment, and the claim is kept only for its id. No `Payment` has this status.
 RELEASED: Final = "RELEASED"
 
+# The bank of payments that were recorded before there was a column for it.
+UNKNOWN_BANK: Final = "unknown"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payment:
-    """A payment as recorded. `amount` is in the currency's minor units, `created_at` in UTC."""
+    """A payment as recorded. `amount` is in the currency's minor units, `created_at` in UTC.
+
+    bank: the identity of the bank that the payment is sent to (`bank.identity`)
+    """
 
     id: UUID
     merchant: str
@@ -36,6 +42,7 @@ class Payment:
     currency: str
     amount: int
     created_at: datetime
+    bank: str = UNKNOWN_BANK
 
     def age_s(self) -> float:
         """Return how many seconds ago the payment was created."""
@@ -98,6 +105,24 @@ class Change:
     from_status: Status
     to_status: Status
     note: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankMove:
+    """What an operator said: the bank that had the identity `old` has the identity `new` now."""
+
+    old: str
+    new: str
+    moved_at: datetime
+    moved_by: str
+
+
+def is_same_bank(recorded: str, now: str, moves: Iterable[BankMove]) -> bool:
+    """Return whether the bank with the identity `recorded` has the identity `now`, after any number of moves."""
+    moves, reached = list(moves), {recorded}
+    for _ in moves:
+        reached |= {move.new for move in moves if move.old in reached}
+    return now in reached
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from storage.group_commit import Outcome
 from storage.records import (
     RELEASED,
     ApiKey,
+    BankMove,
     Change,
     Claimed,
     IdempotencyKey,
@@ -32,8 +33,19 @@ from storage.records import (
     Status,
     StoreUnavailable,
     UnresolvedStats,
+    is_same_bank,
 )
-from storage.tables import KEY_SALT, OLDER_DIGESTS, api_keys, changes, is_pending, is_released, meta, payments
+from storage.tables import (
+    KEY_SALT,
+    OLDER_DIGESTS,
+    api_keys,
+    bank_moves,
+    changes,
+    is_pending,
+    is_released,
+    meta,
+    payments,
+)
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 _key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "working_until", "key_use")]
@@ -257,6 +269,18 @@ class Sql:
         return UnresolvedStats(count=count, oldest_created_at=oldest)
 
     @available()
+    def move_bank(self, move: BankMove) -> int:
+        unresolved = sa.select(sa.func.count()).where(is_pending, payments.c.bank == move.old)
+        with self._engine.begin() as connection:
+            connection.execute(sa.insert(bank_moves).values(asdict(move)))
+            return connection.execute(unresolved).scalar_one()
+
+    @available()
+    def is_same_bank(self, recorded: str, now: str) -> bool:
+        with self._engine.connect() as connection:
+            return _is_same_bank(connection, recorded, now)
+
+    @available()
     def add_api_key(self, key: ApiKey) -> None:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(api_keys).values(asdict(key)))
@@ -297,6 +321,33 @@ class Sql:
         return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
 
 
+def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any]) -> Payment | Claimed | None:
+    """Claim a row again; return None when another request was faster.
+
+    At another bank the payment becomes unresolved, because the bank that was asked can't be asked again.
+    """
+    same_bank = _is_same_bank(connection, released.bank, new["bank"])
+    names = ("created_at", "working_until", "look_up_at", "attempt", "bank", "payment_fingerprint", "fingerprint_key")
+    values = {"status": Status.PENDING, "look_ups": 0, **{name: new[name] for name in names}}
+    if not same_bank:
+        now = datetime.now(UTC)
+        values |= {"working_until": now, "look_up_at": now, "bank": released.bank}
+    update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
+    claimed = connection.execute(update.returning(*_columns)).one_or_none()
+    if claimed is None:
+        return None
+    payment = _payment(claimed)
+    return payment if same_bank else Claimed(payment=payment, same_payment=True, in_progress=False)
+
+
+def _is_same_bank(connection: sa.Connection, recorded: str, now: str) -> bool:
+    if recorded == now:
+        return True
+    columns = [bank_moves.c[name] for name in BankMove.__dataclass_fields__]
+    moves = [BankMove(**row._mapping) for row in connection.execute(sa.select(*columns))]
+    return is_same_bank(recorded, now, moves)
+
+
 def _delete(connection: sa.Connection, attempt: UUID) -> None:
     """Delete the payment that this request made, unless it is settled or another request has claimed it."""
     own = sa.and_(payments.c.id == attempt, payments.c.attempt == attempt)
@@ -307,15 +358,6 @@ def _release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnElem
     """Release the payment, unless it is settled or another request has claimed it."""
     release = sa.update(payments).where(of_payment, payments.c.attempt == attempt, is_pending)
     connection.execute(release.values(status=RELEASED))
-
-
-def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any]) -> Payment | None:
-    """Claim a row again; return None when another request was faster."""
-    names = ("created_at", "working_until", "look_up_at", "attempt", "payment_fingerprint", "fingerprint_key")
-    values = {"status": Status.PENDING, "look_ups": 0, **{name: new[name] for name in names}}
-    update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
-    claimed = connection.execute(update.returning(*_columns)).one_or_none()
-    return _payment(claimed) if claimed else None
 
 
 def _claimed(row: Any, payment: Payment, key: IdempotencyKey) -> Claimed:

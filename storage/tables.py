@@ -47,6 +47,8 @@ payments = sa.Table(
     sa.Column("attempt", sa.Uuid, nullable=False),
     # Counts the payments of one idempotency key: after a released one there may be another.
     sa.Column("key_use", sa.Integer, nullable=False),
+    # The identity of the bank that the payment is sent to.
+    sa.Column("bank", sa.Text, nullable=False),
     sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
     sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING', 'RELEASED')", name="payments_status"),
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -74,6 +76,16 @@ changes = sa.Table(
     sa.Column("from_status", sa.String(10), nullable=False),
     sa.Column("to_status", sa.String(10), nullable=False),
     sa.Column("note", sa.String(500), nullable=False),
+)
+
+bank_moves = sa.Table(
+    "bank_moves",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("old", sa.Text, nullable=False),
+    sa.Column("new", sa.Text, nullable=False),
+    sa.Column("moved_at", Utc, nullable=False),
+    sa.Column("moved_by", sa.String(64), nullable=False),
 )
 
 api_keys = sa.Table(

@@ -51,6 +51,7 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
             "amount": 1050,
             "currency": "GBP",
             "card_last4": "1234",
+            "bank": bank.url,
         }
         assert payment["id"] in command(database_url, "pending").stdout
 

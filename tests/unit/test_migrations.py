@@ -54,6 +54,7 @@ def test_a_store_without_released_claims_is_upgraded(database_url: str) -> None:
 
     async def scenario() -> None:
         assert await store.search() == [PAYMENT]
+        assert PAYMENT.bank == store.UNKNOWN_BANK
         (change,) = await store.history(PAYMENT.id)
         assert (change.changed_by, change.to_status) == ("gateway", Status.AUTHORIZED)
         new = replace(PAYMENT, id=uuid4(), status=Status.PENDING)

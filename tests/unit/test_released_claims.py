@@ -176,6 +176,47 @@ def test_another_payment_under_the_key_has_an_id_of_its_own() -> None:
 
 
 @pytest.mark.usefixtures("opened")
+def test_a_retry_at_another_bank_is_pending_and_must_not_be_sent() -> None:
+    """It is unresolved, with the bank that it was sent to, as is every further retry."""
+
+    async def scenario() -> None:
+        sent = replace(pending(), bank="https://old.example:443")
+        retry = replace(pending(), bank="https://new.example:443")
+        await store.claim(sent, ONE, 60)
+        await store.release(sent.id, sent.id)
+        for attempt in (retry, replace(retry, id=uuid4())):
+            claimed = await store.claim(attempt, ONE, 60)
+            assert isinstance(claimed, Claimed)
+            assert (claimed.payment.id, claimed.payment.bank) == (sent.id, sent.bank)
+            assert (claimed.payment.status, claimed.in_progress) == (Status.PENDING, False)
+            assert claimed.same_payment
+        assert [payment.id for payment in await store.list_unresolved()] == [sent.id]
+        assert [payment.bank for payment in await store.take_due(10, lambda _: 60)] == [sent.bank]
+        await store.release(sent.id, sent.id)
+        assert await store.find(sent.id) is not None
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_retry_after_the_bank_has_moved_is_sent() -> None:
+    """From then on the payment is one of the bank's new identity."""
+
+    async def scenario() -> None:
+        old, new = "https://old.example:443", "https://new.example:443"
+        sent, retry = replace(pending(), bank=old), replace(pending(), bank=new)
+        await store.claim(sent, ONE, 60)
+        assert await store.move_bank(old, new, "operator") == 1, "the number of PENDING payments"
+        await store.release(sent.id, sent.id)
+        assert await store.move_bank("https://other.example:443", old, "operator") == 0
+        await claimed_again(sent, retry)
+        assert await store.is_same_bank("https://other.example:443", new), "by two moves"
+        assert not await store.is_same_bank(new, old)
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
 def test_the_same_key_of_another_merchant_is_another_key() -> None:
     """Its payment is new."""
 
@@ -209,9 +250,9 @@ def test_the_database_decides_races_of_claims_and_releases(database_url: str) ->
     with ThreadPoolExecutor(12) as pool:
         made = {outcome for outcome in pool.map(attempt, range(200)) if outcome is not None}
     assert set(most) == {1}, "one attempt with the key at a time"
-    assert len(made) == 2, "one id for each payment"
-    for opened in stores:
-        opened.close()
+    assert len(made) == len({fingerprint for fingerprint, _ in made}) >= 1, "one id for each payment"
+    for database in stores:
+        database.close()
 
 
 def test_a_running_request_is_found_after_the_time_of_the_retry(database_url: str) -> None:

@@ -55,8 +55,11 @@ def connect(url: str) -> None:
     )
 
 
-async def unresolved(age: timedelta = OLD) -> UUID:
-    """Record a payment that no request is running for and that the bank does not know."""
+async def unresolved(age: timedelta = OLD, *, sent_to: str | None = None) -> UUID:
+    """Record a payment that no request is running for and that the bank does not know.
+
+    sent_to: the identity of its bank, if that is not the configured one
+    """
     payment = Payment(
         id=uuid4(),
         merchant="acme",
@@ -67,6 +70,7 @@ async def unresolved(age: timedelta = OLD) -> UUID:
         currency="GBP",
         amount=1050,
         created_at=datetime.now(UTC) - age,
+        bank=sent_to or bank.identity(),
     )
     await store.claim(payment, None, 0)
     return payment.id
@@ -143,15 +147,67 @@ def test_an_old_payment_that_the_bank_may_still_authorize_stays_pending(
     """Without `"final": true`, "unknown" promises nothing: the bank is asked again, in the end by an operator."""
 
     async def scenario() -> None:
-        payment_id = await unresolved()
-        unknown = reply(200, f'{{"payment_id": "{payment_id}", "status": "unknown"{final}}}'.encode())
-        with scripted_bank(unknown) as answering:
+        with scripted_bank(lambda connection: unknown(connection)) as answering:
             connect(answering.url)
+            payment_id = await unresolved()
+            unknown = reply(200, f'{{"payment_id": "{payment_id}", "status": "unknown"{final}}}'.encode())
             async with resolving(monkeypatch) as two_rounds:
                 await two_rounds()
             assert len(answering.requests) > 1
         assert await outcome(payment_id) == (Status.PENDING, [])
         assert any(str(payment_id) in line.message and "may still authorize" in line.message for line in caplog.records)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("status", ["authorized", "declined", "unknown"])
+def test_another_bank_is_not_asked_about_a_payment(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: str
+) -> None:
+    """It stays PENDING, and the log says why, until an operator says that its bank has moved."""
+
+    async def scenario() -> None:
+        with scripted_bank(lambda connection: answer(connection)) as answering:
+            connect(answering.url)
+            payment_id = await unresolved(sent_to="https://bank.example:443")
+            known = f'{{"payment_id": "{payment_id}", "status": "{status}", "final": true}}'
+            answer = reply(200, known.encode())
+            async with resolving(monkeypatch) as two_rounds:
+                await two_rounds()
+                assert answering.requests == []
+                assert await outcome(payment_id) == (Status.PENDING, [])
+                reason = f"it was sent to https://bank.example:443, and the configured bank is {bank.identity()}"
+                assert any(str(payment_id) in line.message and reason in line.message for line in caplog.records)
+                await store.move_bank("https://bank.example:443", "https://new.example:443", "operator")
+                await two_rounds()
+                assert answering.requests == []
+                await store.move_bank("https://new.example:443", bank.identity(), "operator")
+                await two_rounds()
+            expected = Status.AUTHORIZED if status == "authorized" else Status.DECLINED
+            assert (await outcome(payment_id))[0] is expected
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("authorized", Status.AUTHORIZED), ("declined", Status.DECLINED), ("unknown", Status.PENDING)],
+)
+def test_a_payment_whose_bank_is_not_recorded_is_settled_by_a_decision_only(
+    monkeypatch: pytest.MonkeyPatch, status: str, expected: Status
+) -> None:
+    """A bank that does not know the payment may be another one than the bank that it was sent to."""
+
+    async def scenario() -> None:
+        with scripted_bank(lambda connection: answer(connection)) as answering:
+            connect(answering.url)
+            payment_id = await unresolved(sent_to=store.UNKNOWN_BANK)
+            known = f'{{"payment_id": "{payment_id}", "status": "{status}", "final": true}}'
+            answer = reply(200, known.encode())
+            async with resolving(monkeypatch) as two_rounds:
+                await two_rounds()
+                assert (await outcome(payment_id))[0] is expected
+                assert answering.requests
 
     asyncio.run(scenario())
 

@@ -483,9 +483,10 @@ def test_a_newer_database_is_refused_and_not_changed(database_url: str) -> None:
         StoreMismatch, match=rf"^has schema version 9999, and this gateway knows {NEWEST}: run the newer gateway$"
     ):
         store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
-    tables = sa.inspect(engine).get_table_names()
+    known = tables.metadata.tables
+    there = sa.inspect(engine).get_table_names()
     engine.dispose()
-    assert set(tables) == {"payments", "meta", "api_keys", "alembic_version"}
+    assert set(there) == {"alembic_version", *known} - {"changes"}
 
 
 def test_the_migrations_create_the_tables_that_are_used(database_url: str) -> None:

@@ -1,6 +1,7 @@
-"""Keep the claims that were released, and count the payments of an idempotency key.
+"""Keep the claims that were released, count the payments of an idempotency key, and record each payment's bank.
 
-An older gateway can't claim payments in these tables, because its rows have no attempt.
+The bank of older payments is not known. An older gateway can't claim payments in these tables, because its rows have
+no attempt.
 """
 
 import sqlalchemy as sa
@@ -28,6 +29,14 @@ def upgrade() -> None:
         postgresql_where=_NOT_RELEASED,
         sqlite_where=_NOT_RELEASED,
     )
+    op.create_table(
+        "bank_moves",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("old", sa.Text, nullable=False),
+        sa.Column("new", sa.Text, nullable=False),
+        sa.Column("moved_at", Utc, nullable=False),
+        sa.Column("moved_by", sa.String(64), nullable=False),
+    )
 
 
 def _alter_table() -> None:
@@ -39,9 +48,10 @@ def _alter_table() -> None:
             op.drop_constraint(str(check["name"]), "payments")
     op.add_column("payments", sa.Column("attempt", sa.Uuid))
     op.add_column("payments", sa.Column("key_use", sa.Integer))
-    op.execute("UPDATE payments SET attempt = id, key_use = 1")
-    op.alter_column("payments", "attempt", nullable=False)
-    op.alter_column("payments", "key_use", nullable=False)
+    op.add_column("payments", sa.Column("bank", sa.Text))
+    op.execute("UPDATE payments SET attempt = id, key_use = 1, bank = 'unknown'")
+    for name in ("attempt", "key_use", "bank"):
+        op.alter_column("payments", name, nullable=False)
     op.create_unique_constraint("payments_key_use", "payments", ["merchant", "idempotency_key", "key_use"])
     op.create_check_constraint("payments_status", "payments", _STATUSES)
 
@@ -70,6 +80,7 @@ def _copy_table() -> None:
         sa.Column("look_ups", sa.Integer, nullable=False),
         sa.Column("attempt", sa.Uuid, nullable=False),
         sa.Column("key_use", sa.Integer, nullable=False),
+        sa.Column("bank", sa.Text, nullable=False),
         sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
         sa.CheckConstraint(_STATUSES, name="payments_status"),
         sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -77,7 +88,7 @@ def _copy_table() -> None:
     op.execute(
         "INSERT INTO payments SELECT id, merchant, idempotency_key, payment_fingerprint, fingerprint_key, status,"
         " card_last4, expiry_month, expiry_year, currency, amount, created_at, working_until, look_up_at, look_ups,"
-        " id, 1 FROM payments_0003"
+        " id, 1, 'unknown' FROM payments_0003"
     )
     op.drop_table("payments_0003")
     op.create_index("payments_created_at", "payments", ["created_at"])
