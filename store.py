@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
-from config import MEMORY, ConfigError
+from config import MEMORY, wrong
 from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import (
@@ -69,8 +69,6 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 # The text whose HMAC identifies a FINGERPRINT_KEY.
 _KEY_CHECK: Final = "key check"
-
-_ALLOWED_URLS: Final = f"{MEMORY} or sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -329,7 +327,7 @@ def _open_database(url: str, key_check: str, *, create: bool) -> Sql:
     if re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", url):
         with contextlib.suppress(InvalidUrl):
             return Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
-    raise ConfigError(f"STORE_URL is not a store; allowed: {_ALLOWED_URLS}")
+    raise wrong("STORE_URL", "is not a store")
 
 
 def _key_id(fingerprint_key: bytes) -> str:

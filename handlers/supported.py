@@ -63,8 +63,8 @@ def _operation(document: Mapping[str, Any], operation: Mapping[str, Any], at: st
     yield from _parameters(document, operation, at)
     body, at = _resolved(document, operation.get("requestBody", {}), f"{at}/requestBody")
     yield from _unknown_keys(body, _BODY_KEYS, at)
-    for number, (media_type, content) in enumerate(body.get("content", {}).items()):
-        if number or media_type != "application/json":
+    for media_type, content in body.get("content", {}).items():
+        if media_type != "application/json":
             yield f"{at}/content/{_escaped(media_type)}"
         yield from _unknown_keys(content, _MEDIA_TYPE_KEYS, f"{at}/content/{_escaped(media_type)}")
 

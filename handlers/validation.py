@@ -28,6 +28,9 @@ class FieldCode(StrEnum):
     EXPIRED = "expired"
 
 
+# Not a keyword of JSON Schema: it means the bounds that contract.py makes of `x-valid-through`.
+_EXPIRED: Final = "expired"
+
 # The codes by schema keyword. A field that violates several keywords has the code of the first one here.
 _CODE_OF: Final = {
     "required": FieldCode.REQUIRED,
@@ -42,12 +45,9 @@ _CODE_OF: Final = {
     "exclusiveMinimum": FieldCode.OUT_OF_RANGE,
     "exclusiveMaximum": FieldCode.OUT_OF_RANGE,
     "multipleOf": FieldCode.OUT_OF_RANGE,
-    "expired": FieldCode.EXPIRED,
+    _EXPIRED: FieldCode.EXPIRED,
 }
 _PRIORITY: Final = list(_CODE_OF)
-
-# Not a keyword of JSON Schema: it means the bounds that contract.py makes of `x-valid-through`.
-_EXPIRED: Final = "expired"
 
 # The names and positions that lead to a field.
 _Path = tuple[str | int, ...]
