@@ -213,12 +213,13 @@ async def find(payment_id: UUID) -> Payment | None:
     return await _call(_opened().backend.find, payment_id)
 
 
-async def take_due(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+async def take_due(limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
     """Return PENDING payments that are due for a look-up; no two processes get the same payment.
 
     interval_s: from the number of earlier look-ups to the seconds until the payment is due again
+    bank: take no payment that was sent to another bank: its turn is for a gateway that may ask that bank
     """
-    return await _call(_opened().backend.take_due, limit, interval_s)
+    return await _call(_opened().backend.take_due, limit, interval_s, bank)
 
 
 async def list_unresolved() -> list[Payment]:

@@ -44,11 +44,17 @@ def surely_over_s() -> float:
 
 async def run() -> None:
     """Look up due payments until cancelled."""
+    clock = asyncio.get_running_loop().time
+    reports, report_at = 0, clock()
     while True:
         found = 0
         try:
             await _measure()
-            due = await store.take_due(BATCH, _interval_s)
+            if clock() >= report_at:
+                report_at = clock() + _interval_s(reports)
+                reports += 1
+                await _report_payments_of_other_banks()
+            due = await store.take_due(BATCH, _interval_s, bank.identity())
             found = len(due)
             await asyncio.gather(*(_resolve(payment) for payment in due))
         except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
@@ -62,6 +68,21 @@ async def _measure() -> None:
     oldest = stats.oldest_created_at
     metrics.PENDING.set(stats.count)
     metrics.PENDING_AGE.set((datetime.now(UTC) - oldest).total_seconds() if oldest else 0.0)
+
+
+async def _report_payments_of_other_banks() -> None:
+    """Say why this gateway asks nobody about them. A gateway whose BANK_URL is their bank's settles them."""
+    for payment in await store.list_unresolved():
+        if not await _is_of_configured_bank(payment) and payment.bank != store.UNKNOWN_BANK:
+            log.warning("payment %s is PENDING, %s", payment.id, _sent_elsewhere(payment))
+
+
+async def _is_of_configured_bank(payment: Payment) -> bool:
+    return payment.bank == bank.identity() or await store.is_same_bank(payment.bank, bank.identity())
+
+
+def _sent_elsewhere(payment: Payment) -> str:
+    return f"it was sent to {payment.bank}, and the configured bank is {bank.identity()}"
 
 
 def _interval_s(look_ups: int) -> float:
@@ -91,10 +112,9 @@ async def _resolve(payment: Payment) -> None:
 
 async def _look_up(payment: Payment) -> bank.LookUp:
     """Ask the payment's bank for its outcome. Raises `_StillPending` when the payment can't be settled by that."""
-    configured = bank.identity()
-    same_bank = payment.bank == configured or await store.is_same_bank(payment.bank, configured)
+    same_bank = await _is_of_configured_bank(payment)
     if not same_bank and payment.bank != store.UNKNOWN_BANK:
-        raise _StillPending(f"it was sent to {payment.bank}, and the configured bank is {configured}")
+        raise _StillPending(_sent_elsewhere(payment))
     try:
         found = await bank.look_up(payment.id)
     except bank.NoLookUp:

@@ -20,6 +20,7 @@ from storage.records import (
     Status,
     UnresolvedStats,
     is_same_bank,
+    names_of_bank,
 )
 
 
@@ -126,9 +127,12 @@ class Memory:
         row = self._rows.get(payment_id)
         return row.payment if row and not row.released else None
 
-    def take_due(self, limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+    def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
         now = datetime.now(UTC)
         due = [row for row in self._kept() if row.payment.status is Status.PENDING and row.look_up_at <= now]
+        if bank is not None:
+            names = names_of_bank(bank, self._bank_moves)
+            due = [row for row in due if row.payment.bank in names]
         for row in due[:limit]:
             row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
             row.look_ups += 1

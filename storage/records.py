@@ -125,6 +125,12 @@ def is_same_bank(recorded: str, now: str, moves: Iterable[BankMove]) -> bool:
     return now in reached
 
 
+def names_of_bank(identity: str, moves: Iterable[BankMove]) -> set[str]:
+    """Return the identities that a bank has and had, and the one of payments whose bank is not recorded."""
+    moves = list(moves)
+    return {identity, UNKNOWN_BANK, *(move.old for move in moves if is_same_bank(move.old, identity, moves))}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
     """The record of a merchant's API key, which does not hold the key.

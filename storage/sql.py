@@ -34,6 +34,7 @@ from storage.records import (
     StoreUnavailable,
     UnresolvedStats,
     is_same_bank,
+    names_of_bank,
 )
 from storage.tables import (
     KEY_SALT,
@@ -222,10 +223,12 @@ class Sql:
         return _payment(row) if row else None
 
     @available()
-    def take_due(self, limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+    def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
         now = datetime.now(UTC)
         due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now)
         with self._engine.connect() as connection:
+            if bank is not None:
+                due = due.where(payments.c.bank.in_(names_of_bank(bank, _moves(connection))))
             candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
         taken = []
         for payment_id, look_ups in candidates:
@@ -343,9 +346,12 @@ def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any
 def _is_same_bank(connection: sa.Connection, recorded: str, now: str) -> bool:
     if recorded == now:
         return True
+    return is_same_bank(recorded, now, _moves(connection))
+
+
+def _moves(connection: sa.Connection) -> list[BankMove]:
     columns = [bank_moves.c[name] for name in BankMove.__dataclass_fields__]
-    moves = [BankMove(**row._mapping) for row in connection.execute(sa.select(*columns))]
-    return is_same_bank(recorded, now, moves)
+    return [BankMove(**row._mapping) for row in connection.execute(sa.select(*columns))]
 
 
 def _delete(connection: sa.Connection, attempt: UUID) -> None:

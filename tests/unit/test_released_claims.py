@@ -199,6 +199,23 @@ def test_a_retry_at_another_bank_is_pending_and_must_not_be_sent() -> None:
 
 
 @pytest.mark.usefixtures("opened")
+def test_a_gateway_at_another_bank_does_not_take_the_turn_of_a_payment() -> None:
+    """Its look-up would be put off again and again by gateways that may not ask its bank."""
+
+    async def scenario() -> None:
+        old, new = "https://old.example:443", "https://new.example:443"
+        sent, unknown = replace(pending(), bank=old), pending()
+        for payment in (sent, unknown):
+            await store.claim(payment, None, 0)
+        assert [payment.id for payment in await store.take_due(10, lambda _: 60, new)] == [unknown.id]
+        assert [payment.id for payment in await store.take_due(10, lambda _: 0, old)] == [sent.id]
+        await store.move_bank(old, new, "operator")
+        assert [payment.id for payment in await store.take_due(10, lambda _: 60, new)] == [sent.id]
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
 def test_a_retry_after_the_bank_has_moved_is_sent() -> None:
     """From then on the payment is one of the bank's new identity."""
 

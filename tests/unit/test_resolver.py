@@ -82,9 +82,9 @@ async def resolving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[
     began: asyncio.Queue[None] = asyncio.Queue()
     take_due = store.take_due
 
-    async def counted(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+    async def counted(*arguments: Any) -> list[Payment]:
         began.put_nowait(None)
-        return await take_due(limit, interval_s)
+        return await take_due(*arguments)
 
     async def two_rounds() -> None:
         while not began.empty():
@@ -320,12 +320,12 @@ def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest
     intervals: list[float] = []
     take_due = store.take_due
 
-    async def noted(limit: int, interval_s: Callable[[int], float]) -> list[Payment]:
+    async def noted(limit: int, interval_s: Callable[[int], float], *more: Any) -> list[Payment]:
         def noted_interval_s(look_ups: int) -> float:
             intervals.append(interval_s(look_ups))
             return 0.0  # due again at once
 
-        return await take_due(limit, noted_interval_s)
+        return await take_due(limit, noted_interval_s, *more)
 
     monkeypatch.setattr(store, "take_due", noted)
 
