@@ -110,6 +110,7 @@ def _beyond_trial(config: Config) -> str | None:
 
 def worker() -> AsyncApp:
     """Make the app in a process that uvicorn started, from the environment that main() handed on."""
+    uvicorn_server.forbid_core_dumps()
     config = configuration.load()
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
@@ -127,6 +128,7 @@ def _end_with_parent() -> None:
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     _check_bank(config)
+    uvicorn_server.forbid_core_dumps()
     logs.configure(config.log_level, config.log_format)
     for line in configuration.misspelled():
         log.warning("%s", line)

@@ -12,6 +12,7 @@ import asyncio
 import copy
 import json
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Self, TypeVar
@@ -154,10 +155,26 @@ class AcquiringBank:
         except Exception as error:  # the kind does not matter: what counts is whether anything was sent
             kind = type(error).__name__
             outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+            _forget(error)
         outcome.sent = deadline.any_was_sent()
         if isinstance(outcome, NoAnswer):
             deadline.close_connection()
-        raise outcome.with_traceback(None)  # outside the except block: no __context__
+        try:
+            raise outcome.with_traceback(None)  # outside the except block: no __context__
+        finally:
+            del outcome  # it would refer to itself through this frame, and keep the request
+
+
+def _forget(error: BaseException) -> None:
+    """Clear the frames that an exception passed: they hold the request, and refer to the exception that refers to them.
+
+    Otherwise the card would stay in memory until the garbage collector runs.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        traceback.clear_frames(chain.__traceback__)
+        chain.__traceback__ = None
+        chain = chain.__context__
 
 
 class _Adapter(HTTPAdapter):
@@ -190,6 +207,8 @@ class _Retry(Retry):
         waiting.wait(asyncio.sleep(min(self.get_backoff_time(), deadline.left_s())))
 
     def increment(self, *args: Any, **kwargs: Any) -> Self:
+        if kwargs.get("error") is not None:
+            _forget(kwargs["error"])  # the history of the retries holds it
         further = super().increment(*args, **kwargs)
         metrics.BANK_RETRIES.inc()
         return further

@@ -96,6 +96,8 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
+        if self.cycle.response_complete:
+            self.cycle.body = bytearray()  # which the app may not have read; the connection may stay open for long
         super().on_response_complete()
         if self.transport.is_closing():
             self._close()
