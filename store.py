@@ -165,17 +165,21 @@ async def settle(
     changed_by: str,
     note: str = "",
     *,
+    code: str = "",
     attempt: UUID | None = None,
     if_unresolved: bool = False,
 ) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
+    code: the bank's authorization code, up to 64 characters
     attempt: refuse when another attempt has claimed the payment since
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
     Raises `NotPending` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
     settling = _opened().backend.settle
-    return await _write(settling, payment_id, status, changed_by, note, attempt=attempt, if_unresolved=if_unresolved)
+    return await _write(
+        settling, payment_id, status, changed_by, note, code=code, attempt=attempt, if_unresolved=if_unresolved
+    )
 
 
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
@@ -283,23 +287,28 @@ async def ping() -> None:
 
 
 def keep_trying(
-    payment_id: UUID, record: Callable[[], Awaitable[object]], *, after: "asyncio.Future[Any] | None" = None
+    payment_id: UUID,
+    record: Callable[[], Awaitable[object]],
+    *,
+    what: str = "a change",
+    after: "asyncio.Future[Any] | None" = None,
 ) -> None:
     """Call `record` in the background until the store takes it, or until `stop`; never raises.
 
     payment_id: the payment that `record` is about, for the log
+    what: what `record` records, for the log, so that an operator can record it if the gateway stops before
     after: a call to the store that has to end first
     """
     if _store is None:
-        log.error("payment %s is not recorded, the store is closed", payment_id)
+        log.error("payment %s: %s is not recorded, the store is closed", payment_id, what)
         return
-    task = asyncio.create_task(_retry(payment_id, record, after))
+    task = asyncio.create_task(_retry(payment_id, record, what, after))
     _store.retries.add(task)
     task.add_done_callback(_store.retries.discard)
 
 
 async def stop() -> None:
-    """Cancel what `keep_trying` is still trying; the resolver finds these payments PENDING."""
+    """Cancel what `keep_trying` is still trying, and log it; the resolver finds these payments PENDING."""
     if _store is not None:
         retries = list(_store.retries)
         for task in retries:
@@ -308,7 +317,17 @@ async def stop() -> None:
 
 
 async def _retry(
-    payment_id: UUID, record: Callable[[], Awaitable[object]], after: "asyncio.Future[Any] | None"
+    payment_id: UUID, record: Callable[[], Awaitable[object]], what: str, after: "asyncio.Future[Any] | None"
+) -> None:
+    try:
+        await _until_recorded(payment_id, record, what, after)
+    except asyncio.CancelledError:
+        log.error("payment %s: %s was not recorded before the gateway stopped", payment_id, what)
+        raise
+
+
+async def _until_recorded(
+    payment_id: UUID, record: Callable[[], Awaitable[object]], what: str, after: "asyncio.Future[Any] | None"
 ) -> None:
     if after is not None:
         await asyncio.wait([after])
@@ -318,9 +337,9 @@ async def _retry(
             await record()
         except Exception as error:
             reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
-            log.warning("payment %s is not recorded yet: %s", payment_id, reason)
+            log.warning("payment %s: %s is not recorded yet: %s", payment_id, what, reason)
         else:
-            log.info("payment %s is recorded now", payment_id)
+            log.info("payment %s: %s is recorded now", payment_id, what)
             return
 
 

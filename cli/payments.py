@@ -25,6 +25,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     settle.add_argument("id", type=UUID)
     settle.add_argument("outcome", choices=["authorized", "declined"])
     settle.add_argument("--note", required=True, type=_note, help="how you know, for the audit trail")
+    settle.add_argument(
+        "--code", default="", type=_code, help="the bank's authorization code, from the bank or from the log"
+    )
     history = commands.add_parser("history", help="show who changed a payment, when and why")
     history.add_argument("id", type=UUID)
     same_bank = commands.add_parser(
@@ -60,7 +63,9 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     status = Status(options.outcome.upper())
     try:
-        payment = await store.settle(options.id, status, f"operator {operator}", options.note, if_unresolved=True)
+        payment = await store.settle(
+            options.id, status, f"operator {operator}", options.note, code=options.code, if_unresolved=True
+        )
     except store.NotPending:
         found = await store.find(options.id)
         if found is None:
@@ -100,6 +105,7 @@ def _payment(payment: Payment) -> dict[str, Any]:
         "card_last4": payment.card_last4,
         "expiry": f"{payment.expiry_month:02}/{payment.expiry_year}",
         "created_at": payment.created_at.isoformat(timespec="seconds"),
+        "code": payment.authorization_code,
     }
 
 
@@ -110,6 +116,7 @@ def _change(change: Change) -> dict[str, Any]:
         "from": change.from_status,
         "to": change.to_status,
         "note": change.note,
+        "code": change.authorization_code,
     }
 
 
@@ -119,6 +126,14 @@ def _time(text: str) -> datetime:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("not a time; allowed: a time like 2026-11-22T10:15") from None
+
+
+def _code(text: str) -> str:
+    if not (len(text) <= 64 and text.isascii() and text.isprintable()):
+        raise argparse.ArgumentTypeError("not a code; allowed: up to 64 printable ASCII characters")
+    if holds_card_number(text):
+        raise argparse.ArgumentTypeError("not a code; it may be a card number")
+    return text
 
 
 def _bank(text: str) -> str:

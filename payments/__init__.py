@@ -120,7 +120,8 @@ async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> Payment 
         log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, _reason(error))
         # The claim may be recorded all the same, now or later: perhaps only the store's answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
-        store.keep_trying(payment.id, lambda: store.withdraw(payment, key), after=unfinished)
+        withdraw = partial(store.withdraw, payment, key)
+        store.keep_trying(payment.id, withdraw, what="that the bank was not asked", after=unfinished)
         raise store.StoreUnavailable from None
 
 
@@ -145,12 +146,12 @@ async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Paym
         log.error("payment %s is PENDING, money may have moved: %s", payment.id, _reason(error))
         await _mark_unresolved(payment.id)
         return payment
-    status = Status.AUTHORIZED if answer.authorized else Status.DECLINED
     try:
-        return await _settle(attempt, status)
+        return await _settle(attempt, answer)
     except (Exception, asyncio.CancelledError) as error:
-        log.error("payment %s is PENDING, the bank's answer is not recorded yet: %s", payment.id, _reason(error))
-        store.keep_trying(payment.id, partial(_settle, attempt, status))
+        what = f"the bank's answer {_status(answer)} with the authorization code {answer.code or 'none'}"
+        log.error("payment %s is PENDING, %s is not recorded yet: %s", payment.id, what, _reason(error))
+        store.keep_trying(payment.id, partial(_settle, attempt, answer), what=what)
         return payment
 
 
@@ -163,15 +164,19 @@ async def _ask_bank(request: bank.AuthorizationRequest) -> bank.Authorization:
         request_context.now().bank_s = time.perf_counter() - started
 
 
-async def _settle(attempt: _Attempt, status: Status) -> Payment:
-    payment = attempt.payment
+async def _settle(attempt: _Attempt, answer: bank.Authorization) -> Payment:
+    payment, status = attempt.payment, _status(answer)
     try:
-        return await store.settle(payment.id, status, GATEWAY, attempt=attempt.id)
+        return await store.settle(payment.id, status, GATEWAY, code=answer.code, attempt=attempt.id)
     except store.NotPending:  # the resolver was faster, or only the answer to an earlier settling was lost
         settled = await store.find(payment.id) or payment
         if settled.status is not status:
             log.critical("payment %s is %s, but the bank answered %s", payment.id, settled.status, status)
         return settled
+
+
+def _status(answer: bank.Authorization) -> Status:
+    return Status.AUTHORIZED if answer.authorized else Status.DECLINED
 
 
 async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> None:
@@ -186,7 +191,7 @@ async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> 
         await end(payment_id, attempt.id)
     except (Exception, asyncio.CancelledError) as failure:
         log.error("payment %s was not processed and is still recorded: %s", payment_id, _reason(failure))
-        store.keep_trying(payment_id, partial(end, payment_id, attempt.id))
+        store.keep_trying(payment_id, partial(end, payment_id, attempt.id), what="that it was not processed")
 
 
 async def _mark_unresolved(payment_id: UUID) -> None:

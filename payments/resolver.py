@@ -98,13 +98,13 @@ async def _resolve(payment: Payment) -> None:
         found = await _look_up(payment)
         status = Status.AUTHORIZED if found.authorized else Status.DECLINED
         note = "the bank does not know the payment" if found.authorized is None else "the bank's look-up"
-        await store.settle(payment.id, status, RESOLVER, note, if_unresolved=True)
+        await store.settle(payment.id, status, RESOLVER, note, code=found.code, if_unresolved=True)
     except _StillPending as reason:
         log.warning("payment %s is PENDING, %s", payment.id, reason)
     except store.NotPending:  # a request or an operator was faster
         pass
     except store.StoreUnavailable as error:
-        log.warning("payment %s can't be settled yet: %s", payment.id, error)
+        log.warning("payment %s can't be settled yet: %s", payment.id, error)  # it is looked up again
     else:
         metrics.RESOLVED.labels(status).inc()
         log.info("payment %s is %s: %s", payment.id, status, note)

@@ -76,6 +76,7 @@ class Memory:
         changed_by: str,
         note: str,
         *,
+        code: str = "",
         attempt: UUID | None = None,
         if_unresolved: bool = False,
     ) -> Payment:
@@ -90,9 +91,10 @@ class Memory:
                 from_status=row.payment.status,
                 to_status=status,
                 note=note,
+                authorization_code=code,
             )
         )
-        row.payment = replace(row.payment, status=status)
+        row.payment = replace(row.payment, status=status, authorization_code=code)
         return row.payment
 
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:

@@ -31,6 +31,7 @@ class Payment:
     """A payment as recorded. `amount` is in the currency's minor units, `created_at` in UTC.
 
     bank: the identity of the bank that the payment is sent to (`bank.identity`)
+    authorization_code: the bank's, up to 64 characters; empty if it gave none
     """
 
     id: UUID
@@ -43,6 +44,7 @@ class Payment:
     amount: int
     created_at: datetime
     bank: str = UNKNOWN_BANK
+    authorization_code: str = ""
 
     def age_s(self) -> float:
         """Return how many seconds ago the payment was created."""
@@ -97,7 +99,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One line of the audit trail: who changed a payment's status, when and why."""
+    """One line of the audit trail: who changed a payment's status, when and why, and the bank's authorization code."""
 
     payment_id: UUID
     changed_at: datetime
@@ -105,6 +107,7 @@ class Change:
     from_status: Status
     to_status: Status
     note: str
+    authorization_code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

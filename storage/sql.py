@@ -58,7 +58,12 @@ CLAIM_TRIES: Final = 5
 # The statements that every payment needs are built once: building one takes SQLAlchemy three times as long as
 # executing it.
 _this_pending = sa.and_(payments.c.id == sa.bindparam("payment_id"), is_pending)
-_settle = sa.update(payments).where(_this_pending).values(status=sa.bindparam("to_status")).returning(*_columns)
+_settle = (
+    sa.update(payments)
+    .where(_this_pending)
+    .values(status=sa.bindparam("to_status"), authorization_code=sa.bindparam("code"))
+    .returning(*_columns)
+)
 _settle_attempt = _settle.where(payments.c.attempt == sa.bindparam("ended"))
 _settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
 _find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"), ~is_released)
@@ -169,6 +174,7 @@ class Sql:
         changed_by: str,
         note: str,
         *,
+        code: str = "",
         attempt: UUID | None = None,
         if_unresolved: bool = False,
     ) -> Payment:
@@ -182,10 +188,10 @@ class Sql:
         }
         statement = _settle_unresolved if if_unresolved else _settle if attempt is None else _settle_attempt
         with self._transaction() as connection:
-            row = connection.execute(statement, {**change, "ended": attempt}).one_or_none()
+            row = connection.execute(statement, {**change, "code": code, "ended": attempt}).one_or_none()
             if row is None:
                 raise NotPending
-            connection.execute(_insert_change, change)
+            connection.execute(_insert_change, {**change, "authorization_code": code})
         return _payment(row)
 
     @available()

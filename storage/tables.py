@@ -49,6 +49,7 @@ payments = sa.Table(
     sa.Column("key_use", sa.Integer, nullable=False),
     # The identity of the bank that the payment is sent to.
     sa.Column("bank", sa.Text, nullable=False),
+    sa.Column("authorization_code", sa.String(64), nullable=False),
     sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
     sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING', 'RELEASED')", name="payments_status"),
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -76,6 +77,7 @@ changes = sa.Table(
     sa.Column("from_status", sa.String(10), nullable=False),
     sa.Column("to_status", sa.String(10), nullable=False),
     sa.Column("note", sa.String(500), nullable=False),
+    sa.Column("authorization_code", sa.String(64), nullable=False),
 )
 
 bank_moves = sa.Table(

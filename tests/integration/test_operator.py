@@ -131,7 +131,17 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert listed("--limit", "1") == [declined]
     assert listed("--since", "2999-01-01") == []
     table = command(database_url, "payments").stdout.splitlines()
-    assert table[0].split() == ["id", "merchant", "status", "amount", "currency", "card_last4", "expiry", "created_at"]
+    assert table[0].split() == [
+        "id",
+        "merchant",
+        "status",
+        "amount",
+        "currency",
+        "card_last4",
+        "expiry",
+        "created_at",
+        "code",
+    ]
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
 
 

@@ -69,19 +69,20 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 @pytest.mark.usefixtures("url")
 @pytest.mark.parametrize("status", [Status.AUTHORIZED, Status.DECLINED])
 def test_a_settled_payment_is_found_settled(status: Status) -> None:
-    """Only its status changes, and the audit trail says who changed it, when, from what, to what and why."""
+    """The audit trail says who changed it, when, from what, to what and why; it has the authorization code, too."""
 
     async def scenario() -> None:
         payment = pending()
         assert await store.claim(payment, None, 10) == payment
         assert await store.find(payment.id) == payment
         assert await store.history(payment.id) == []
-        settled = replace(payment, status=status)
-        assert await store.settle(payment.id, status, "someone", "for a reason") == settled
+        settled = replace(payment, status=status, authorization_code="c" * 64)
+        assert await store.settle(payment.id, status, "someone", "for a reason", code="c" * 64) == settled
         assert await store.find(payment.id) == settled
         (change,) = await store.history(payment.id)
         assert (change.payment_id, change.changed_by, change.note) == (payment.id, "someone", "for a reason")
         assert (change.from_status, change.to_status) == (Status.PENDING, status)
+        assert change.authorization_code == "c" * 64
         assert timedelta() <= datetime.now(UTC) - change.changed_at < timedelta(seconds=10)
 
     run(scenario)

@@ -1,0 +1,87 @@
+"""The bank's answers are known: its authorization code is recorded, or in the log until an operator records it."""
+
+import json
+import socket
+
+import requests
+import sqlalchemy as sa
+
+from bank.simulator import Simulator
+from tests import support
+from tests.integration.test_operator import command, settings
+from tests.support import Gateway, reply, scripted_bank, wait_until
+
+CODE = "A1B2-77"
+
+
+def shown(database_url: str, payment_id: str) -> tuple[str, str]:
+    """Return the status and the authorization code that an operator sees, after comparing list and history."""
+    (payment,) = json.loads(command(database_url, "payments", "--json").stdout)
+    assert payment["id"] == payment_id
+    (change,) = json.loads(command(database_url, "history", payment_id, "--json").stdout)
+    assert change["code"] == payment["code"]
+    return payment["status"], payment["code"]
+
+
+def test_the_authorization_code_is_kept_with_the_payment(database_url: str) -> None:
+    """Operators see it, also when a look-up found it; the API does not show it."""
+    simulator = Simulator()
+    simulator.start()
+    with Gateway(settings=settings(database_url), BANK_URL=simulator.url, BANK_TIMEOUT_S="0.5") as gateway:
+        for card, expected in ((support.AUTHORIZED_CARD, 201), (support.DROPPED, 202), (support.DECLINED_CARD, 201)):
+            answer = gateway.pay(card_number=card)
+            assert answer.status_code == expected
+            assert "code" not in answer.text
+        payments: list[dict[str, str]] = []
+
+        def settled() -> bool:
+            payments[:] = json.loads(command(database_url, "payments", "--json").stdout)
+            return all(payment["status"] != "PENDING" for payment in payments)
+
+        wait_until(settled, 30)
+        ledger = requests.get(f"{simulator.url}/ledger", timeout=10).json()
+        assert {payment["id"]: payment["code"] for payment in payments} == {
+            payment_id: entry["authorization_code"] for payment_id, entry in ledger.items()
+        }
+        assert sorted(bool(payment["code"]) for payment in payments) == [False, True, True]
+    simulator.stop()
+
+
+def test_an_answer_that_the_store_does_not_take_is_in_the_log(database_url: str) -> None:
+    """The gateway ends before the store takes it. An operator records it from the log, with its code."""
+    engine = sa.create_engine(database_url)
+    locks: list[sa.Connection] = []
+    answer = reply(200, json.dumps({"authorized": True, "authorization_code": CODE}).encode())
+
+    def lock_and_answer(connection: socket.socket) -> None:
+        if not locks:  # the first request is the payment, which is claimed already
+            locks.append(engine.connect())
+            sqlite = engine.dialect.name == "sqlite"
+            locks[0].exec_driver_sql("BEGIN IMMEDIATE" if sqlite else "LOCK payments IN ACCESS EXCLUSIVE MODE")
+        answer(connection)
+
+    with scripted_bank(lock_and_answer) as bank:
+        with Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway:
+            pending = gateway.pay()
+            assert (pending.status_code, pending.json()["status"]) == (202, "PENDING")
+            payment_id = pending.json()["id"]
+            what = f"the bank's answer AUTHORIZED with the authorization code {CODE}"
+
+            def errors(what: str) -> list[str]:
+                lines = gateway.log.splitlines()
+                return [line for line in lines if " ERROR " in line and payment_id in line and what in line]
+
+            wait_until(lambda: errors(f"{what} is not recorded yet"))
+            assert gateway.stop() == 0
+            assert errors(f"{what} was not recorded before the gateway stopped")
+        locks[0].rollback()
+        locks[0].close()
+        engine.dispose()
+        by_hand = ("--note", "from the log", "--code", CODE)
+        wait_until(lambda: command(database_url, "settle", payment_id, "authorized", *by_hand).returncode == 0, 40)
+        assert shown(database_url, payment_id) == ("AUTHORIZED", CODE)
+        assert command(database_url, "settle", payment_id, "authorized", *by_hand[:3], "x" * 65).returncode == 2
+        assert (
+            command(database_url, "settle", payment_id, "authorized", *by_hand[:3], support.AUTHORIZED_CARD).returncode
+            == 2
+        )
