@@ -13,6 +13,7 @@ import hmac
 import itertools
 import logging
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from storage.records import (
     Claimed,
     IdempotencyKey,
     InvalidUrl,
+    NotDeclined,
     NotPending,
     Payment,
     Status,
@@ -47,6 +49,7 @@ __all__ = [
     "Change",
     "Claimed",
     "IdempotencyKey",
+    "NotDeclined",
     "NotPending",
     "Payment",
     "Status",
@@ -182,6 +185,15 @@ async def settle(
     )
 
 
+async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str = "") -> Payment:
+    """Record that a DECLINED payment is AUTHORIZED, with a line of the audit trail, and return the payment.
+
+    The bank's own answer counts more than what was recorded before. Nothing turns AUTHORIZED into DECLINED.
+    Raises `NotDeclined` when the payment is not DECLINED, and `StoreUnavailable`.
+    """
+    return await _write(_opened().backend.correct, payment_id, changed_by, note, code)
+
+
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
     """Record that no request is running for a PENDING payment any more.
 
@@ -215,6 +227,21 @@ async def withdraw(payment: Payment, key: IdempotencyKey | None) -> None:
 async def find(payment_id: UUID) -> Payment | None:
     """Return the payment, or None when there is none with this id."""
     return await _call(_opened().backend.find, payment_id)
+
+
+async def claimed_s_ago(payment_id: UUID) -> float:
+    """Return how many seconds ago a payment was claimed for the last time, by the store's clock."""
+    return await _call(_opened().backend.claimed_s_ago, payment_id)
+
+
+async def clock_offset_s() -> float:
+    """Return by how many seconds this process's clock is ahead of the store's.
+
+    The store's clock is PostgreSQL's own, and otherwise the host's.
+    """
+    before = time.time()
+    clock = await _call(_opened().backend.clock)
+    return (before + time.time()) / 2 - clock.timestamp()
 
 
 async def take_due(limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:

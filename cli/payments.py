@@ -7,6 +7,7 @@ from uuid import UUID
 
 import store
 from cli import table
+from payments import conflicts
 from store import Change, Payment, Status
 from telemetry.masking import holds_card_number
 
@@ -61,18 +62,19 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
 
 
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    status = Status(options.outcome.upper())
+    status, by = Status(options.outcome.upper()), f"operator {operator}"
     try:
-        payment = await store.settle(
-            options.id, status, f"operator {operator}", options.note, code=options.code, if_unresolved=True
-        )
+        payment = await store.settle(options.id, status, by, options.note, code=options.code, if_unresolved=True)
     except store.NotPending:
         found = await store.find(options.id)
         if found is None:
             return 1, f"there is no payment {options.id}"
         if found.status is Status.PENDING:
             return 1, f"a request for {options.id} is still running: try again later"
-        return 1, f"{options.id} is already {found.status}"
+        if status is not Status.AUTHORIZED or found.status is not Status.DECLINED:
+            return 1, f"{options.id} is already {found.status}"
+        await conflicts.settle(options.id, status, by, options.note, options.code)
+        return 0, f"{options.id} {status}, was {found.status}"
     return 0, f"{payment.id} {payment.status}"
 
 

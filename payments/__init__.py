@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 
 import bank
 import store
-from payments import idempotency
+from payments import conflicts, idempotency
 from store import Payment, Status
 from telemetry import metrics, request_context
 
@@ -149,7 +149,7 @@ async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Paym
     try:
         return await _settle(attempt, answer)
     except (Exception, asyncio.CancelledError) as error:
-        what = f"the bank's answer {_status(answer)} with the authorization code {answer.code or 'none'}"
+        what = _what(answer)
         log.error("payment %s is PENDING, %s is not recorded yet: %s", payment.id, what, _reason(error))
         store.keep_trying(payment.id, partial(_settle, attempt, answer), what=what)
         return payment
@@ -169,14 +169,18 @@ async def _settle(attempt: _Attempt, answer: bank.Authorization) -> Payment:
     try:
         return await store.settle(payment.id, status, GATEWAY, code=answer.code, attempt=attempt.id)
     except store.NotPending:  # the resolver was faster, or only the answer to an earlier settling was lost
-        settled = await store.find(payment.id) or payment
-        if settled.status is not status:
-            log.critical("payment %s is %s, but the bank answered %s", payment.id, settled.status, status)
-        return settled
+        recorded = await conflicts.settle(payment.id, status, GATEWAY, "the bank's answer", answer.code)
+        if recorded is None or recorded.status is Status.PENDING:
+            log.error("payment %s: another attempt has claimed it, and %s is not recorded", payment.id, _what(answer))
+        return recorded or payment
 
 
 def _status(answer: bank.Authorization) -> Status:
     return Status.AUTHORIZED if answer.authorized else Status.DECLINED
+
+
+def _what(answer: bank.Authorization) -> str:
+    return f"the bank's answer {_status(answer)} with the authorization code {answer.code or 'none'}"
 
 
 async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import bank
 import store
+from payments import conflicts
 from store import Payment, Status
 from telemetry import metrics
 
@@ -32,14 +33,13 @@ BATCH: Final = 4
 FIRST_INTERVAL_S: Final = 2.0
 LONGEST_INTERVAL_S: Final = 300.0
 
-# A request can be on its way for `bank.longest_s()` seconds. Twice that, and these seconds for clocks that
-# differ between machines, is an age at which no request for the payment can still arrive.
-CLOCK_SKEW_S: Final = 3.0
-
 
 def surely_over_s() -> float:
-    """Return the age in seconds at which no request for a payment can still reach the bank."""
-    return 2 * bank.longest_s() + CLOCK_SKEW_S
+    """Return the seconds after its last claim at which no request for a payment can still reach the bank.
+
+    A request can be on its way for `bank.longest_s()` seconds; twice that is certain.
+    """
+    return 2 * bank.longest_s()
 
 
 async def run() -> None:
@@ -102,7 +102,8 @@ async def _resolve(payment: Payment) -> None:
     except _StillPending as reason:
         log.warning("payment %s is PENDING, %s", payment.id, reason)
     except store.NotPending:  # a request or an operator was faster
-        pass
+        if found.authorized is not None:
+            await conflicts.settle(payment.id, status, RESOLVER, note, found.code)
     except store.StoreUnavailable as error:
         log.warning("payment %s can't be settled yet: %s", payment.id, error)  # it is looked up again
     else:
@@ -127,6 +128,6 @@ async def _look_up(payment: Payment) -> bank.LookUp:
         raise _StillPending("the configured bank does not know it, and which bank it was sent to is not recorded")
     if not found.final:
         raise _StillPending("the bank does not know it, but may still authorize it")
-    if payment.age_s() < surely_over_s():
+    if await store.claimed_s_ago(payment.id) < surely_over_s():
         raise _StillPending("the bank does not know it yet")
     return found

@@ -22,7 +22,9 @@ async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: o
     _drain_on_sigterm(health, drain_s)
     await merchants.refresh()
     _collect_garbage_less_often()
-    tasks = [asyncio.create_task(resolver.run()), asyncio.create_task(merchants.run())]
+    tasks = [
+        asyncio.create_task(background) for background in (resolver.run(), merchants.run(), health.compare_clocks())
+    ]
     yield
     health.stopping = True
     for task in tasks:

@@ -15,6 +15,7 @@ from storage.records import (
     Change,
     Claimed,
     IdempotencyKey,
+    NotDeclined,
     NotPending,
     Payment,
     Status,
@@ -29,6 +30,7 @@ class _Row:
     payment: Payment
     key: IdempotencyKey | None
     attempt: UUID
+    claimed_at: datetime
     working_until: datetime
     look_up_at: datetime
     look_ups: int = 0
@@ -49,8 +51,9 @@ class Memory:
         self._api_keys: dict[str, ApiKey] = {}
 
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
-        until = payment.created_at + timedelta(seconds=request_s)
-        row = _Row(payment, key, payment.id, until, until)
+        now = datetime.now(UTC)
+        until = now + timedelta(seconds=request_s)
+        row = _Row(payment, key, payment.id, now, until, until)
         if key is not None:
             rows = self._rows_of_keys.setdefault((payment.merchant, key.digest), [])
             held = next((other for other in rows if not other.released), None)
@@ -63,7 +66,7 @@ class Memory:
             rows.append(row)
             if released is not None and not self.is_same_bank(released.payment.bank, payment.bank):
                 row.payment = replace(row.payment, bank=released.payment.bank)
-                row.working_until = row.look_up_at = datetime.now(UTC)
+                row.working_until = row.look_up_at = now
                 self._rows[row.payment.id] = row
                 return self._claimed(row, payment, key)
         self._rows[row.payment.id] = row
@@ -97,6 +100,24 @@ class Memory:
         row.payment = replace(row.payment, status=status, authorization_code=code)
         return row.payment
 
+    def correct(self, payment_id: UUID, changed_by: str, note: str, code: str) -> Payment:
+        row = self._rows.get(payment_id)
+        if row is None or row.payment.status is not Status.DECLINED:
+            raise NotDeclined
+        self._changes.append(
+            Change(
+                payment_id=payment_id,
+                changed_at=datetime.now(UTC),
+                changed_by=changed_by,
+                from_status=Status.DECLINED,
+                to_status=Status.AUTHORIZED,
+                note=note,
+                authorization_code=code,
+            )
+        )
+        row.payment = replace(row.payment, status=Status.AUTHORIZED, authorization_code=code)
+        return row.payment
+
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
         row = self._pending(payment_id)
         if row is not None:
@@ -128,6 +149,12 @@ class Memory:
     def find(self, payment_id: UUID) -> Payment | None:
         row = self._rows.get(payment_id)
         return row.payment if row and not row.released else None
+
+    def claimed_s_ago(self, payment_id: UUID) -> float:
+        return (datetime.now(UTC) - self._rows[payment_id].claimed_at).total_seconds()
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC)
 
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
         now = datetime.now(UTC)

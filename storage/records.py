@@ -180,3 +180,7 @@ class StoreMismatch(Exception):
 
 class NotPending(Exception):
     """No PENDING payment with this id may be settled now."""
+
+
+class NotDeclined(Exception):
+    """No payment with this id is DECLINED, so there is nothing to correct."""

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from storage import database
+from storage.clock import now
 from storage.database import available
 from storage.group_commit import Outcome
 from storage.records import (
@@ -28,6 +29,7 @@ from storage.records import (
     Change,
     Claimed,
     IdempotencyKey,
+    NotDeclined,
     NotPending,
     Payment,
     Status,
@@ -49,7 +51,9 @@ from storage.tables import (
 )
 
 _columns = [payments.c[name] for name in Payment.__dataclass_fields__]
-_key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "working_until", "key_use")]
+_key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "key_use")]
+_may_be_running = (payments.c.working_until > now()).label("may_be_running")
+_times = {"claimed_at": now()} | dict.fromkeys(("working_until", "look_up_at"), now(sa.bindparam("request_s")))
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 
 # How often a claim whose key was used before is tried while other requests change the key's payments.
@@ -65,9 +69,15 @@ _settle = (
     .returning(*_columns)
 )
 _settle_attempt = _settle.where(payments.c.attempt == sa.bindparam("ended"))
-_settle_unresolved = _settle.where(payments.c.working_until <= sa.bindparam("changed_at"))
+_settle_unresolved = _settle.where(payments.c.working_until <= now())
 _find = sa.select(*_columns).where(payments.c.id == sa.bindparam("payment_id"), ~is_released)
-_insert, _insert_change = sa.insert(payments), sa.insert(changes)
+_insert, _insert_change = sa.insert(payments).values(_times), sa.insert(changes)
+_correct = (
+    sa.update(payments)
+    .where(payments.c.id == sa.bindparam("payment_id"), payments.c.status == Status.DECLINED)
+    .values(status=Status.AUTHORIZED, authorization_code=sa.bindparam("code"))
+    .returning(*_columns)
+)
 
 
 class Sql:
@@ -90,8 +100,8 @@ class Sql:
     def transact(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
         """Run calls of functions that write payments in one transaction; return their outcomes.
 
-        The transaction records all of them or none. A call that raises `NotPending` or finds its key taken
-        has written nothing, so the others are not affected.
+        The transaction records all of them or none. A call that raises `NotPending` or `NotDeclined`, or finds its key
+        taken, has written nothing, so the others are not affected.
         """
         outcomes: list[Outcome] = []
         with self._engine.begin() as self._shared.connection:
@@ -99,7 +109,7 @@ class Sql:
                 for call in calls:
                     try:
                         outcomes.append((call(), None))
-                    except NotPending as error:
+                    except (NotPending, NotDeclined) as error:
                         outcomes.append((None, error))
             finally:
                 del self._shared.connection
@@ -117,9 +127,8 @@ class Sql:
 
     @available()
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
-        until = payment.created_at + timedelta(seconds=request_s)
         row = {name: getattr(payment, name) for name in Payment.__dataclass_fields__}
-        row |= {"working_until": until, "look_up_at": until, "attempt": payment.id, "key_use": 1}
+        row |= {"request_s": request_s, "attempt": payment.id, "key_use": 1}
         if key is not None:
             row |= {"idempotency_key": key.digest}
             row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
@@ -147,7 +156,7 @@ class Sql:
         Returns None when the caller should insert `new`, whose key_use is changed to the next one, or when another
         request was faster.
         """
-        query = sa.select(*_columns, *_key_columns).where(
+        query = sa.select(*_columns, *_key_columns, _may_be_running).where(
             payments.c.merchant == payment.merchant, payments.c.idempotency_key.in_([key.digest, *key.older_digests])
         )
         try:
@@ -195,9 +204,26 @@ class Sql:
         return _payment(row)
 
     @available()
+    def correct(self, payment_id: UUID, changed_by: str, note: str, code: str) -> Payment:
+        change = {
+            "payment_id": payment_id,
+            "changed_at": datetime.now(UTC),
+            "changed_by": changed_by,
+            "from_status": Status.DECLINED,
+            "to_status": Status.AUTHORIZED,
+            "note": note,
+            "authorization_code": code,
+        }
+        with self._transaction() as connection:
+            row = connection.execute(_correct, {"payment_id": payment_id, "code": code}).one_or_none()
+            if row is None:
+                raise NotDeclined
+            connection.execute(_insert_change, change)
+        return _payment(row)
+
+    @available()
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
-        now = datetime.now(UTC)
-        values = {"working_until": now, "look_up_at": now + timedelta(seconds=look_up_in_s)}
+        values = {"working_until": now(), "look_up_at": now(look_up_in_s)}
         with self._transaction() as connection:
             connection.execute(sa.update(payments).where(payments.c.id == payment_id, is_pending).values(values))
 
@@ -229,16 +255,27 @@ class Sql:
         return _payment(row) if row else None
 
     @available()
+    def claimed_s_ago(self, payment_id: UUID) -> float:
+        with self._engine.connect() as connection:
+            query = sa.select(now(), payments.c.claimed_at).where(payments.c.id == payment_id)
+            is_now, claimed_at = connection.execute(query).one()
+        return float((is_now - claimed_at).total_seconds())
+
+    @available()
+    def clock(self) -> datetime:
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(now())).scalar_one()
+
+    @available()
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
-        now = datetime.now(UTC)
-        due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now)
+        due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now())
         with self._engine.connect() as connection:
             if bank is not None:
                 due = due.where(payments.c.bank.in_(names_of_bank(bank, _moves(connection))))
             candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
         taken = []
         for payment_id, look_ups in candidates:
-            values = {"look_up_at": now + timedelta(seconds=interval_s(look_ups)), "look_ups": look_ups + 1}
+            values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
             unchanged = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
             with self._engine.begin() as connection:
                 take = sa.update(payments).where(unchanged).values(values).returning(*_columns)
@@ -327,7 +364,7 @@ class Sql:
 
     @staticmethod
     def _unresolved() -> sa.ColumnElement[bool]:
-        return sa.and_(is_pending, payments.c.working_until <= datetime.now(UTC))
+        return sa.and_(is_pending, payments.c.working_until <= now())
 
 
 def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any]) -> Payment | Claimed | None:
@@ -336,13 +373,12 @@ def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any
     At another bank the payment becomes unresolved, because the bank that was asked can't be asked again.
     """
     same_bank = _is_same_bank(connection, released.bank, new["bank"])
-    names = ("created_at", "working_until", "look_up_at", "attempt", "bank", "payment_fingerprint", "fingerprint_key")
-    values = {"status": Status.PENDING, "look_ups": 0, **{name: new[name] for name in names}}
+    names = ("created_at", "attempt", "bank", "payment_fingerprint", "fingerprint_key")
+    values = {"status": Status.PENDING, "look_ups": 0, **_times, **{name: new[name] for name in names}}
     if not same_bank:
-        now = datetime.now(UTC)
-        values |= {"working_until": now, "look_up_at": now, "bank": released.bank}
+        values |= {"working_until": now(), "look_up_at": now(), "bank": released.bank}
     update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
-    claimed = connection.execute(update.returning(*_columns)).one_or_none()
+    claimed = connection.execute(update.returning(*_columns), {"request_s": new["request_s"]}).one_or_none()
     if claimed is None:
         return None
     payment = _payment(claimed)
@@ -374,7 +410,7 @@ def _release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnElem
 
 def _claimed(row: Any, payment: Payment, key: IdempotencyKey) -> Claimed:
     recorded = _payment(row)
-    in_progress = recorded.status is Status.PENDING and row.working_until > datetime.now(UTC)
+    in_progress = recorded.status is Status.PENDING and bool(row.may_be_running)
     return Claimed(payment=recorded, same_payment=_belongs(key, payment, row), in_progress=in_progress)
 
 

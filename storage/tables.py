@@ -38,6 +38,8 @@ payments = sa.Table(
     sa.Column("currency", sa.String(3), nullable=False),
     sa.Column("amount", sa.BigInteger, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
+    # When the last request claimed the payment. This time and the next two are the store's (storage/clock.py).
+    sa.Column("claimed_at", Utc, nullable=False),
     # A PENDING payment's first request may be running until then; afterwards the payment is unresolved.
     sa.Column("working_until", Utc, nullable=False),
     # When a look-up of a PENDING payment is due, and how many there were.

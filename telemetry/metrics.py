@@ -43,6 +43,14 @@ RESOLVED: Final = Counter(
     "Payments that were PENDING and that the resolver settled, by outcome.",
     ["outcome"],
 )
+CONFLICTS: Final = Counter(
+    "payment_gateway_conflicts_total", "Answers of the bank that contradicted what was recorded as final."
+)
+CLOCK_OFFSET: Final = Gauge(
+    "payment_gateway_clock_offset_seconds",
+    "Seconds by which the gateway's clock is ahead of the database's.",
+    multiprocess_mode="mostrecent",
+)
 BANK_IN_FLIGHT: Final = Gauge(
     "payment_gateway_bank_in_flight", "Calls to the bank in progress.", multiprocess_mode="livesum"
 )

@@ -11,7 +11,7 @@ from tests.postgres import Postgres
 from tests.support import Gateway, valid_payment, wait_until
 
 KEY = "pgw_test_" + "h" * 43
-READY = {"status": "ready", "stopping": False, "store": "ok", "bank": "ok", "simulator": True}
+READY = {"status": "ready", "stopping": False, "store": "ok", "bank": "ok", "clock": "ok", "simulator": True}
 
 
 def ask(gateway: Gateway, check: str, method: str = "GET") -> requests.Response:

@@ -109,8 +109,10 @@ def test_the_commands_reach_payments_in_memory() -> None:
         assert in_memory("settle", payment["id"], "declined", "--note", "asked the bank").returncode == 0
         assert gateway.find(payment["id"]).json()["status"] == "DECLINED"
         assert json.loads(in_memory("history", payment["id"], "--json").stdout)[0]["note"] == "asked the bank"
-        again = in_memory("settle", payment["id"], "authorized", "--note", "no")
+        again = in_memory("settle", payment["id"], "declined", "--note", "no")
         assert (again.returncode, again.stderr) == (1, f"{payment['id']} is already DECLINED\n")
+        corrected = in_memory("settle", payment["id"], "authorized", "--note", "the bank's letter")
+        assert (corrected.returncode, corrected.stdout) == (0, f"{payment['id']} AUTHORIZED, was DECLINED\n")
     assert not control_socket.path_for(int(port)).exists()
     gone = in_memory("pending")
     assert (gone.returncode, gone.stderr) == (1, f"no gateway with payments in memory runs on PORT {port}\n")

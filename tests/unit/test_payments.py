@@ -354,6 +354,44 @@ def test_a_claim_whose_answer_is_lost_is_undone(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("recorded", [Status.DECLINED, Status.AUTHORIZED])
+@pytest.mark.parametrize("answer", [Status.DECLINED, Status.AUTHORIZED])
+def test_a_late_answer_of_the_bank_corrects_declined_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recorded: Status, answer: Status
+) -> None:
+    """The payment was settled while the bank decided: what is recorded then is what `pay` returns."""
+
+    class Late(Acquirer):
+        async def authorize(self, request: bank.AuthorizationRequest) -> bank.Authorization:
+            await store.settle(request.payment_id, recorded, "operator")
+            return bank.Authorization(authorized=answer is Status.AUTHORIZED, code="C1")
+
+    connect(monkeypatch, lambda _request: True)
+    monkeypatch.setitem(bank.BANKS, "late", lambda _url, **_options: Late(lambda _request: True))
+    bank.configure(
+        "late://bank",
+        connect_timeout_s=1,
+        timeout_s=5,
+        retries=0,
+        concurrency=2,
+        breaker_failures=3,
+        breaker_open_s=0.2,
+    )
+
+    async def scenario() -> tuple[Payment, list[Status]]:
+        payment = (await payments.pay("acme", valid_payment())).payment
+        assert await store.find(payment.id) == payment
+        return payment, [change.to_status for change in await store.history(payment.id)]
+
+    payment, changes = asyncio.run(scenario())
+    corrected = (recorded, answer) == (Status.DECLINED, Status.AUTHORIZED)
+    assert payment.status is (Status.AUTHORIZED if corrected else recorded)
+    assert changes == [recorded, *([Status.AUTHORIZED] if corrected else [])]
+    errors = [line for line in caplog.records if line.levelno == logging.ERROR]
+    assert len(errors) == (recorded is not answer)
+
+
 @pytest.mark.usefixtures("simulator")
 @pytest.mark.parametrize("card_number", [AUTHORIZED_CARD, FAILED, UNAVAILABLE_CARD])
 def test_the_time_at_the_bank_is_noted_for_the_log(card_number: str) -> None:

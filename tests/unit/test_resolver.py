@@ -2,16 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 import bank
 import payments
@@ -21,9 +23,6 @@ from payments import resolver
 from store import Payment, Status
 from tests.support import DROPPED, OVERSIZED, reply, scripted_bank, store_url, valid_payment
 
-# Long enough ago that no request for the payment can still reach the bank.
-OLD = timedelta(minutes=10)
-
 
 @pytest.fixture(params=["memory", "sqlite"], autouse=True)
 def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +30,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     store.configure(store_url(request.param, tmp_path, request), fingerprint_key=bytes(32))
     monkeypatch.setattr(resolver, "SEARCH_INTERVAL_S", 0.001)
     monkeypatch.setattr(resolver, "FIRST_INTERVAL_S", 0.0)
+    monkeypatch.setattr(resolver, "surely_over_s", lambda: 0.0)  # no request for a payment can still reach the bank
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def connect(url: str) -> None:
     )
 
 
-async def unresolved(age: timedelta = OLD, *, sent_to: str | None = None) -> UUID:
+async def unresolved(*, sent_to: str | None = None) -> UUID:
     """Record a payment that no request is running for and that the bank does not know.
 
     sent_to: the identity of its bank, if that is not the configured one
@@ -69,7 +69,7 @@ async def unresolved(age: timedelta = OLD, *, sent_to: str | None = None) -> UUI
         expiry_year=2099,
         currency="GBP",
         amount=1050,
-        created_at=datetime.now(UTC) - age,
+        created_at=datetime.now(UTC),
         bank=sent_to or bank.identity(),
     )
     await store.claim(payment, None, 0)
@@ -131,7 +131,7 @@ def test_an_old_payment_that_the_bank_promises_never_to_authorize_is_declined(mo
     """The bank does not know it and says that this is final, so it was not charged and never will be."""
 
     async def scenario() -> None:
-        payment_id = await unresolved(timedelta(seconds=resolver.surely_over_s()))
+        payment_id = await unresolved()
         async with resolving(monkeypatch) as two_rounds:
             await two_rounds()
         expected = [("resolver", "the bank does not know the payment")]
@@ -214,10 +214,11 @@ def test_a_payment_whose_bank_is_not_recorded_is_settled_by_a_decision_only(
 
 @pytest.mark.usefixtures("simulator")
 def test_a_young_payment_that_the_bank_does_not_know_stays_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request for it may still be on its way to the bank."""
+    """A request for it may still be on its way to the bank, whatever the bank promises."""
+    monkeypatch.setattr(resolver, "surely_over_s", lambda: 60.0)
 
     async def scenario() -> None:
-        payment_id = await unresolved(timedelta(seconds=1))
+        payment_id = await unresolved()
         async with resolving(monkeypatch) as two_rounds:
             await two_rounds()
         assert await outcome(payment_id) == (Status.PENDING, [])
@@ -313,10 +314,56 @@ def test_a_payment_that_is_settled_during_the_look_up_is_not_settled_again(
     assert [line.message for line in caplog.records if line.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.parametrize(
+    ("recorded", "status", "ends"),
+    [
+        (Status.DECLINED, "authorized", Status.AUTHORIZED),
+        (Status.AUTHORIZED, "declined", Status.AUTHORIZED),
+        (Status.DECLINED, "unknown", Status.DECLINED),
+        (Status.AUTHORIZED, "unknown", Status.AUTHORIZED),
+    ],
+)
+def test_the_banks_answer_corrects_what_an_operator_recorded_during_the_look_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, recorded: Status, status: str, ends: Status
+) -> None:
+    """DECLINED becomes AUTHORIZED, never the reverse; a contradiction is counted and logged, "unknown" is none."""
+    look_up = bank.look_up
+
+    async def slow_look_up(payment_id: UUID) -> bank.LookUp:
+        found = await look_up(payment_id)
+        await store.settle(payment_id, recorded, "operator", "the bank's statement")
+        return found
+
+    monkeypatch.setattr(bank, "look_up", slow_look_up)
+    counted = REGISTRY.get_sample_value("payment_gateway_conflicts_total") or 0
+
+    async def scenario() -> None:
+        with scripted_bank(lambda connection: answer(connection)) as answering:
+            connect(answering.url)
+            payment_id = await unresolved()
+            known = {"payment_id": str(payment_id), "status": status, "final": True, "authorization_code": "C1"}
+            answer = reply(200, json.dumps(known).encode())
+            async with resolving(monkeypatch) as two_rounds:
+                await two_rounds()
+            corrected = [("resolver", "the bank's look-up")] if recorded is not ends else []
+            assert await outcome(payment_id) == (ends, [("operator", "the bank's statement"), *corrected])
+            if corrected:
+                change = (await store.history(payment_id))[-1]
+                assert (change.from_status, change.authorization_code) == (Status.DECLINED, "C1")
+
+    asyncio.run(scenario())
+    conflicts = 0 if status == "unknown" else 1
+    assert REGISTRY.get_sample_value("payment_gateway_conflicts_total") == counted + conflicts
+    errors = [line.message for line in caplog.records if line.levelno == logging.ERROR]
+    assert len(errors) == conflicts
+    assert all(f"was recorded as {recorded}" in error and f"it is {ends} now" in error for error in errors)
+
+
 @pytest.mark.usefixtures("simulator")
 def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intervals double from 2 s to 5 minutes, and the look-ups never stop."""
     monkeypatch.setattr(resolver, "FIRST_INTERVAL_S", 2.0)
+    monkeypatch.setattr(resolver, "surely_over_s", lambda: 60.0)  # the payment stays PENDING
     intervals: list[float] = []
     take_due = store.take_due
 
@@ -330,7 +377,7 @@ def test_the_intervals_between_look_ups_grow_to_five_minutes(monkeypatch: pytest
     monkeypatch.setattr(store, "take_due", noted)
 
     async def scenario() -> None:
-        await unresolved(timedelta(seconds=1))
+        await unresolved()
         async with asyncio.timeout(10), resolving(monkeypatch) as two_rounds:
             while len(intervals) < 10:
                 await two_rounds()

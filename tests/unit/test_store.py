@@ -105,6 +105,46 @@ def test_a_payment_is_settled_once() -> None:
 
 
 @pytest.mark.usefixtures("url")
+def test_only_a_declined_payment_is_corrected() -> None:
+    """It becomes AUTHORIZED once, with a line of the audit trail and the authorization code."""
+
+    async def scenario() -> None:
+        declined, running, authorized = pending(), pending(), pending()
+        for payment in (declined, running, authorized):
+            await store.claim(payment, None, 10)
+        await store.settle(declined.id, Status.DECLINED, "resolver")
+        await store.settle(authorized.id, Status.AUTHORIZED, "resolver", code="first")
+        corrected = replace(declined, status=Status.AUTHORIZED, authorization_code="c")
+        assert await store.correct(declined.id, "someone", "for a reason", "c") == corrected
+        assert await store.find(declined.id) == corrected
+        change = (await store.history(declined.id))[-1]
+        assert (change.from_status, change.to_status) == (Status.DECLINED, Status.AUTHORIZED)
+        assert (change.changed_by, change.note, change.authorization_code) == ("someone", "for a reason", "c")
+        for payment_id in (declined.id, running.id, authorized.id, uuid4()):
+            with pytest.raises(store.NotDeclined):
+                await store.correct(payment_id, "someone", "again", "d")
+        assert await store.find(declined.id) == corrected
+        found = await store.find(authorized.id)
+        assert found is not None
+        assert found.authorization_code == "first"
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("url")
+def test_the_time_since_a_claim_is_the_stores() -> None:
+    """It does not depend on the time at which a gateway says that the payment was created."""
+
+    async def scenario() -> None:
+        payment = pending()
+        await store.claim(payment, None, 10)
+        assert -0.1 < await store.claimed_s_ago(payment.id) < 5
+        assert abs(await store.clock_offset_s()) < 1
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("url")
 def test_a_dropped_payment_is_deleted_and_its_key_is_free() -> None:
     """Another payment can take the key; a settled payment is never dropped."""
 
@@ -568,7 +608,7 @@ def test_unresolved_payments_are_counted() -> None:
 
     async def scenario() -> None:
         old = pending(created_at=datetime.now(UTC) - timedelta(hours=1))
-        for payment, work_s in ((old, 1), (pending(), 0), (pending(), 60)):
+        for payment, work_s in ((old, 0), (pending(), 0), (pending(), 60)):
             await store.claim(payment, None, work_s)
         stats = await store.unresolved_stats()
         assert stats == UnresolvedStats(count=2, oldest_created_at=old.created_at)

@@ -1,5 +1,4 @@
-"""Keep the claims that were released, count the payments of an idempotency key, and record each payment's bank and
-authorization code.
+"""Keep released claims, and record the attempts of a payment, its bank and its authorization code.
 
 The bank of older payments is not known. An older gateway can't claim payments in these tables, because its rows have
 no attempt.
@@ -52,8 +51,12 @@ def _alter_table() -> None:
     op.add_column("payments", sa.Column("key_use", sa.Integer))
     op.add_column("payments", sa.Column("bank", sa.Text))
     op.add_column("payments", sa.Column("authorization_code", sa.String(64)))
-    op.execute("UPDATE payments SET attempt = id, key_use = 1, bank = 'unknown', authorization_code = ''")
-    for name in ("attempt", "key_use", "bank", "authorization_code"):
+    op.add_column("payments", sa.Column("claimed_at", Utc))
+    op.execute(
+        "UPDATE payments SET attempt = id, key_use = 1, bank = 'unknown', authorization_code = '',"
+        " claimed_at = created_at"
+    )
+    for name in ("attempt", "key_use", "bank", "authorization_code", "claimed_at"):
         op.alter_column("payments", name, nullable=False)
     op.create_unique_constraint("payments_key_use", "payments", ["merchant", "idempotency_key", "key_use"])
     op.create_check_constraint("payments_status", "payments", _STATUSES)
@@ -85,6 +88,7 @@ def _copy_table() -> None:
         sa.Column("key_use", sa.Integer, nullable=False),
         sa.Column("bank", sa.Text, nullable=False),
         sa.Column("authorization_code", sa.String(64), nullable=False),
+        sa.Column("claimed_at", Utc, nullable=False),
         sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
         sa.CheckConstraint(_STATUSES, name="payments_status"),
         sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -92,7 +96,7 @@ def _copy_table() -> None:
     op.execute(
         "INSERT INTO payments SELECT id, merchant, idempotency_key, payment_fingerprint, fingerprint_key, status,"
         " card_last4, expiry_month, expiry_year, currency, amount, created_at, working_until, look_up_at, look_ups,"
-        " id, 1, 'unknown', '' FROM payments_0003"
+        " id, 1, 'unknown', '', created_at FROM payments_0003"
     )
     op.drop_table("payments_0003")
     op.create_index("payments_created_at", "payments", ["created_at"])
