@@ -89,17 +89,20 @@ class Merchants:
             except Exception as error:  # no error may end this loop or lock out merchants
                 log.warning("API keys can't be refreshed: %s", type(error).__name__)
 
-    async def create_key(self, merchant: str, prefix: str) -> tuple[str, ApiKey]:
-        """Create a key for a merchant and store its digest; return the key, which is not stored, and the record."""
+    async def create_key(self, merchant: str, prefix: str, operator: str) -> tuple[str, ApiKey]:
+        """Create a key for a merchant and store its digest; return the key, which is not stored, and the record.
+
+        operator: who creates it, for the audit trail
+        """
         key = prefix + secrets.token_urlsafe(32)
         record = _api_key(hashlib.sha256(key.encode()).hexdigest(), merchant, datetime.now(UTC))
-        await store.add_api_key(record)
+        await store.add_api_key(record, operator)
         await self.refresh()
         return key, record
 
-    async def revoke_key(self, key_id: str) -> bool:
+    async def revoke_key(self, key_id: str, operator: str) -> bool:
         """Revoke a key in the store; return False when no valid key there has this id."""
-        revoked = await store.revoke_api_key(key_id)
+        revoked = await store.revoke_api_key(key_id, operator)
         await self.refresh()
         return revoked is not None
 

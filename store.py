@@ -33,6 +33,7 @@ from storage.records import (
     Claimed,
     IdempotencyKey,
     InvalidUrl,
+    KeyChange,
     NotDeclined,
     NotPending,
     Payment,
@@ -42,6 +43,7 @@ from storage.records import (
     UnresolvedStats,
 )
 from storage.sql import Sql
+from telemetry import logs
 
 __all__ = [
     "UNKNOWN_BANK",
@@ -49,6 +51,7 @@ __all__ = [
     "Change",
     "Claimed",
     "IdempotencyKey",
+    "KeyChange",
     "NotDeclined",
     "NotPending",
     "Payment",
@@ -72,6 +75,8 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 # The text whose HMAC identifies a FINGERPRINT_KEY.
 _KEY_CHECK: Final = "key check"
+
+_Fields = dict[str, Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -179,10 +184,18 @@ async def settle(
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
     Raises `NotPending` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
-    settling = _opened().backend.settle
-    return await _write(
-        settling, payment_id, status, changed_by, note, code=code, attempt=attempt, if_unresolved=if_unresolved
+    change = partial(
+        _opened().backend.settle,
+        payment_id,
+        status,
+        changed_by,
+        note,
+        code=code,
+        attempt=attempt,
+        if_unresolved=if_unresolved,
     )
+    line = _change(payment_id, changed_by, (Status.PENDING, status), note, code)
+    return await _run(change, grouped=True, changed=lambda _: line)
 
 
 async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str = "") -> Payment:
@@ -191,7 +204,9 @@ async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str =
     The bank's own answer counts more than what was recorded before. Nothing turns AUTHORIZED into DECLINED.
     Raises `NotDeclined` when the payment is not DECLINED, and `StoreUnavailable`.
     """
-    return await _write(_opened().backend.correct, payment_id, changed_by, note, code)
+    change = partial(_opened().backend.correct, payment_id, changed_by, note, code)
+    line = _change(payment_id, changed_by, (Status.DECLINED, Status.AUTHORIZED), note, code)
+    return await _run(change, grouped=True, changed=lambda _: line)
 
 
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
@@ -274,13 +289,14 @@ async def unresolved_stats() -> UnresolvedStats:
 
 
 async def move_bank(old: str, new: str, moved_by: str) -> int:
-    """Record that the bank with the identity `old` has the identity `new` now.
+    """Record that the bank with the identity `old` has the identity `new` now, in the audit trail.
 
     Payments of `old` count as payments of `new` from now on (`is_same_bank`).
     Returns how many payments of `old` are PENDING.
     """
     move = BankMove(old=old, new=new, moved_at=datetime.now(UTC), moved_by=moved_by)
-    return await _call(_opened().backend.move_bank, move)
+    line = {"changed_by": moved_by, "from_bank": old, "to_bank": new}
+    return await _run(partial(_opened().backend.move_bank, move), changed=lambda _: line)
 
 
 async def is_same_bank(recorded: str, now: str) -> bool:
@@ -288,9 +304,10 @@ async def is_same_bank(recorded: str, now: str) -> bool:
     return await _call(_opened().backend.is_same_bank, recorded, now)
 
 
-async def add_api_key(key: ApiKey) -> None:
-    """Record a new API key."""
-    await _call(_opened().backend.add_api_key, key)
+async def add_api_key(key: ApiKey, changed_by: str) -> None:
+    """Record a new API key, with a line of the audit trail."""
+    change = partial(_opened().backend.add_api_key, key, changed_by)
+    await _run(change, changed=lambda _: _key_change(key, changed_by, "created"))
 
 
 async def list_api_keys() -> list[ApiKey]:
@@ -298,9 +315,15 @@ async def list_api_keys() -> list[ApiKey]:
     return await _call(_opened().backend.list_api_keys)
 
 
-async def revoke_api_key(key_id: str) -> ApiKey | None:
-    """Revoke an API key and return it; return None when no valid key has this id."""
-    return await _call(_opened().backend.revoke_api_key, key_id)
+async def revoke_api_key(key_id: str, changed_by: str) -> ApiKey | None:
+    """Revoke an API key, with a line of the audit trail, and return it; return None when no valid key has this id."""
+    change = partial(_opened().backend.revoke_api_key, key_id, changed_by)
+    return await _run(change, changed=lambda key: _key_change(key, changed_by, "revoked") if key else None)
+
+
+async def key_history() -> list[KeyChange]:
+    """Return the audit trail of the API keys, oldest first."""
+    return await _call(_opened().backend.key_history)
 
 
 async def record_api_key_uses(used: Mapping[str, datetime]) -> None:
@@ -377,6 +400,16 @@ def _open_database(url: str, key_check: str, *, create: bool) -> Sql:
     raise wrong("STORE_URL", "is not a store")
 
 
+def _change(payment_id: UUID, changed_by: str, statuses: tuple[Status, Status], note: str, code: str) -> _Fields:
+    before, after = statuses
+    fields = {"payment_id": payment_id, "changed_by": changed_by, "from": before, "to": after, "note": note}
+    return {**fields, "code": code}
+
+
+def _key_change(key: ApiKey, changed_by: str, change: str) -> _Fields:
+    return {"key_id": key.id, "merchant": key.merchant, "changed_by": changed_by, "change": change}
+
+
 def _key_id(fingerprint_key: bytes) -> str:
     return _hmac(fingerprint_key, _KEY_CHECK)[:8]
 
@@ -392,19 +425,47 @@ def _opened() -> _OpenStore:
 
 
 async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    group_commit = _opened().group_commit
-    if group_commit is None:
-        return await _call(function, *args, **kwargs)
-    return await _in_time(group_commit.submit(partial(function, *args, **kwargs)))
+    return await _run(partial(function, *args, **kwargs), grouped=True)
 
 
 async def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    threads = _opened().threads
-    if threads is None:
-        return function(*args, **kwargs)
-    context = contextvars.copy_context()  # log lines of the call carry the request's id
-    loop = asyncio.get_running_loop()
-    return await _in_time(loop.run_in_executor(threads, lambda: context.run(function, *args, **kwargs)))
+    return await _run(partial(function, *args, **kwargs))
+
+
+async def _run(
+    call: Callable[[], R], *, grouped: bool = False, changed: Callable[[R], _Fields | None] | None = None
+) -> R:
+    """Call a function of the backend.
+
+    grouped: together with other writes in one transaction, where the backend does that
+    changed: returns the line of the audit trail from the result; logged even when the caller has given up waiting
+    """
+    opened = _opened()
+    if opened.threads is None:
+        result = call()
+        if changed is not None:
+            _log_change(changed(result))
+        return result
+    if grouped and opened.group_commit is not None:
+        future = opened.group_commit.submit(call)
+    else:
+        context = contextvars.copy_context()  # log lines of the call carry the request's id
+        future = asyncio.get_running_loop().run_in_executor(opened.threads, lambda: context.run(call))
+    if changed is not None:
+        line = changed
+
+        def log_if_done(done: "asyncio.Future[R]") -> None:
+            if not done.cancelled() and done.exception() is None:
+                _log_change(line(done.result()))
+
+        future.add_done_callback(log_if_done)
+    return await _in_time(future)
+
+
+def _log_change(line: _Fields | None) -> None:
+    """Log a line of the audit trail as well, because the owner of the database can change the database."""
+    if line is not None:
+        logs.audit(line)
 
 
 async def _in_time(call: "asyncio.Future[R]") -> R:

@@ -8,6 +8,7 @@ run.py same-bank OLD NEW
 run.py keys create MERCHANT [--live | --test] [--json]
 run.py keys list [--json]
 run.py keys revoke ID
+run.py keys history [--json]
 """
 
 import argparse
@@ -56,9 +57,9 @@ async def run(
 ) -> tuple[int, str]:
     """Run a command; return its exit status and what to print.
 
-    operator: who runs it, for the audit trail
+    operator: who runs it, for the audit trail (cli/operators.py)
     live: whether payments move money; None if that is not known
     """
     if options.command == "keys":
-        return await keys.run(options, merchants, live=live)
+        return await keys.run(options, operator, merchants, live=live)
     return await payments.run(options, operator)

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import cli
+from cli import operators
 from merchants import Merchants
 
 
@@ -33,7 +34,8 @@ async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchant
         try:
             sent = json.loads(await reader.readline())
             options = parser.parse_args(sent["arguments"])
-            answer = await cli.run(options, sent["operator"], merchants, live=live)
+            operator = operators.at(writer.get_extra_info("socket"))
+            answer = await cli.run(options, operator, merchants, live=live)
         except (Exception, SystemExit):  # argparse exits on unknown arguments; the gateway must go on
             answer = 1, "the gateway does not understand this command"
         writer.write(json.dumps(answer).encode())
@@ -46,16 +48,15 @@ async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchant
     return await asyncio.start_unix_server(serve, path)
 
 
-def send(port: int, arguments: list[str], operator: str) -> tuple[int, str]:
+def send(port: int, arguments: list[str]) -> tuple[int, str]:
     """Let the gateway on this port run a command; return the exit status and what to print.
 
-    operator: who runs it, for the audit trail
     Raises `OSError` when no gateway listens there.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path_for(port)))
         _check_owner(path_for(port))
-        connection.sendall(json.dumps({"arguments": arguments, "operator": operator}).encode() + b"\n")
+        connection.sendall(json.dumps({"arguments": arguments}).encode() + b"\n")
         status, text = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
     return status, text
 

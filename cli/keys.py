@@ -1,4 +1,4 @@
-"""The `keys` commands: how an operator creates, lists and revokes API keys."""
+"""The `keys` commands: how an operator creates, lists and revokes API keys, and sees who did."""
 
 import argparse
 import json
@@ -9,13 +9,13 @@ import store
 from cli import table
 from config import MERCHANT_NAME
 from merchants import LIVE_PREFIX, REFRESH_S, TEST_PREFIX, Merchants
-from store import ApiKey
+from store import ApiKey, KeyChange
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
     keys = commands.add_parser("keys", help="create, list and revoke merchants' API keys")
-    actions = keys.add_subparsers(dest="keys", metavar="create|list|revoke", required=True)
+    actions = keys.add_subparsers(dest="keys", metavar="create|list|revoke|history", required=True)
     create = actions.add_parser("create", help="create a key for a merchant and show it, once")
     create.add_argument("merchant", type=_merchant)
     prefix = create.add_mutually_exclusive_group()
@@ -26,13 +26,17 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     show = actions.add_parser("list", help="list keys with their merchant, creation, last use and revocation")
     revoke = actions.add_parser("revoke", help="revoke a key")
     revoke.add_argument("id", help="the key ID that `keys list` shows")
-    for command in (create, show):
+    history = actions.add_parser("history", help="show who created and revoked keys, and when")
+    for command in (create, show, history):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(options: argparse.Namespace, merchants: Merchants, *, live: bool | None) -> tuple[int, str]:
+async def run(
+    options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None
+) -> tuple[int, str]:
     """Run a command; return its exit status and what to print.
 
+    operator: who runs it, for the audit trail
     live: whether payments move money; then a new key is a live one, unless the options say otherwise. None if that is
         not known; then the options have to say it
     """
@@ -44,19 +48,21 @@ async def run(options: argparse.Namespace, merchants: Merchants, *, live: bool |
                     "BANK_URL is not set, so the kind of the key is unknown: set BANK_URL, or say --live or --test",
                 )
             prefix = options.prefix or (LIVE_PREFIX if live else TEST_PREFIX)
-            key, record = await merchants.create_key(options.merchant, prefix)
+            key, record = await merchants.create_key(options.merchant, prefix, operator)
             return 0, _created(key, record, simulator=live is False, as_json=options.json)
         case "list":
             rows = [_row(key, configured=merchants.is_configured(key.id)) for key in await merchants.list_keys()]
             return 0, table.render(rows, as_json=options.json)
+        case "history":
+            return 0, table.render([_change(change) for change in await store.key_history()], as_json=options.json)
         case _:
-            return await _revoke(options.id, merchants)
+            return await _revoke(options.id, operator, merchants)
 
 
-async def _revoke(key_id: str, merchants: Merchants) -> tuple[int, str]:
+async def _revoke(key_id: str, operator: str, merchants: Merchants) -> tuple[int, str]:
     if merchants.is_configured(key_id):
         return 1, f"{key_id} is in API_KEYS: remove it there and restart the gateway"
-    if not await merchants.revoke_key(key_id):
+    if not await merchants.revoke_key(key_id, operator):
         return 1, f"no valid key has the ID {key_id}"
     return 0, f"{key_id} is revoked; every gateway on this store rejects it within {REFRESH_S:g} s"
 
@@ -82,6 +88,16 @@ def _row(key: ApiKey, *, configured: bool) -> dict[str, Any]:
         "created_at": "-" if configured else key.created_at.isoformat(timespec="seconds"),
         "last_used_at": key.last_used_at.isoformat(timespec="minutes") if key.last_used_at else "-",
         "revoked_at": key.revoked_at.isoformat(timespec="seconds") if key.revoked_at else "-",
+    }
+
+
+def _change(change: KeyChange) -> dict[str, Any]:
+    return {
+        "changed_at": change.changed_at.isoformat(timespec="seconds"),
+        "changed_by": change.changed_by,
+        "change": change.change,
+        "id": change.key_id,
+        "merchant": change.merchant,
     }
 
 

@@ -62,9 +62,9 @@ async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
 
 
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    status, by = Status(options.outcome.upper()), f"operator {operator}"
+    status = Status(options.outcome.upper())
     try:
-        payment = await store.settle(options.id, status, by, options.note, code=options.code, if_unresolved=True)
+        payment = await store.settle(options.id, status, operator, options.note, code=options.code, if_unresolved=True)
     except store.NotPending:
         found = await store.find(options.id)
         if found is None:
@@ -73,7 +73,7 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
             return 1, f"a request for {options.id} is still running: try again later"
         if status is not Status.AUTHORIZED or found.status is not Status.DECLINED:
             return 1, f"{options.id} is already {found.status}"
-        await conflicts.settle(options.id, status, by, options.note, options.code)
+        await conflicts.settle(options.id, status, operator, options.note, options.code)
         return 0, f"{options.id} {status}, was {found.status}"
     return 0, f"{payment.id} {payment.status}"
 
@@ -81,7 +81,7 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
 async def _same_bank(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     if options.new in {options.old, store.UNKNOWN_BANK}:
         return 1, f"a bank can't move from {options.old} to {options.new}"
-    count = await store.move_bank(options.old, options.new, f"operator {operator}")
+    count = await store.move_bank(options.old, options.new, operator)
     return 0, f"{options.old} is {options.new} now; PENDING payments of {options.old}: {count}"
 
 

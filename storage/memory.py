@@ -15,6 +15,7 @@ from storage.records import (
     Change,
     Claimed,
     IdempotencyKey,
+    KeyChange,
     NotDeclined,
     NotPending,
     Payment,
@@ -49,6 +50,7 @@ class Memory:
         self._changes: list[Change] = []
         self._bank_moves: list[BankMove] = []
         self._api_keys: dict[str, ApiKey] = {}
+        self._key_changes: list[KeyChange] = []
 
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
         now = datetime.now(UTC)
@@ -194,18 +196,23 @@ class Memory:
     def is_same_bank(self, recorded: str, now: str) -> bool:
         return is_same_bank(recorded, now, self._bank_moves)
 
-    def add_api_key(self, key: ApiKey) -> None:
+    def add_api_key(self, key: ApiKey, changed_by: str) -> None:
         self._api_keys[key.id] = key
+        self._record_change(key, changed_by, "created")
 
     def list_api_keys(self) -> list[ApiKey]:
         return list(self._api_keys.values())
 
-    def revoke_api_key(self, key_id: str) -> ApiKey | None:
+    def revoke_api_key(self, key_id: str, changed_by: str) -> ApiKey | None:
         key = self._api_keys.get(key_id)
         if key is None or key.revoked_at is not None:
             return None
         self._api_keys[key_id] = replace(key, revoked_at=datetime.now(UTC))
+        self._record_change(key, changed_by, "revoked")
         return self._api_keys[key_id]
+
+    def key_history(self) -> list[KeyChange]:
+        return list(self._key_changes)
 
     def record_api_key_uses(self, used: Mapping[str, datetime]) -> None:
         for key_id, minute in used.items():
@@ -221,6 +228,12 @@ class Memory:
 
     def _kept(self) -> list[_Row]:
         return [row for row in self._rows.values() if not row.released]
+
+    def _record_change(self, key: ApiKey, changed_by: str, change: str) -> None:
+        now = datetime.now(UTC)
+        self._key_changes.append(
+            KeyChange(key_id=key.id, merchant=key.merchant, changed_at=now, changed_by=changed_by, change=change)
+        )
 
     def _pending(self, payment_id: UUID, attempt: UUID | None = None) -> _Row | None:
         row = self._rows.get(payment_id)

@@ -152,6 +152,20 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyChange:
+    """One line of the audit trail: who created or revoked an API key, and when.
+
+    change: "created" or "revoked"
+    """
+
+    key_id: str
+    merchant: str
+    changed_at: datetime
+    changed_by: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnresolvedStats:
     """How many payments are unresolved, which means PENDING without a running request."""
 

@@ -29,6 +29,7 @@ from storage.records import (
     Change,
     Claimed,
     IdempotencyKey,
+    KeyChange,
     NotDeclined,
     NotPending,
     Payment,
@@ -41,6 +42,7 @@ from storage.records import (
 from storage.tables import (
     KEY_SALT,
     OLDER_DIGESTS,
+    api_key_changes,
     api_keys,
     bank_moves,
     changes,
@@ -327,9 +329,10 @@ class Sql:
             return _is_same_bank(connection, recorded, now)
 
     @available()
-    def add_api_key(self, key: ApiKey) -> None:
+    def add_api_key(self, key: ApiKey, changed_by: str) -> None:
         with self._engine.begin() as connection:
             connection.execute(sa.insert(api_keys).values(asdict(key)))
+            _record_change(connection, key, changed_by, "created")
 
     @available()
     def list_api_keys(self) -> list[ApiKey]:
@@ -338,12 +341,23 @@ class Sql:
             return [ApiKey(**row._mapping) for row in connection.execute(query)]
 
     @available()
-    def revoke_api_key(self, key_id: str) -> ApiKey | None:
+    def revoke_api_key(self, key_id: str, changed_by: str) -> ApiKey | None:
         valid = sa.and_(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
         revoke = sa.update(api_keys).where(valid).values(revoked_at=datetime.now(UTC)).returning(*_api_key_columns)
         with self._engine.begin() as connection:
             row = connection.execute(revoke).one_or_none()
-        return ApiKey(**row._mapping) if row else None
+            if row is None:
+                return None
+            key = ApiKey(**row._mapping)
+            _record_change(connection, key, changed_by, "revoked")
+        return key
+
+    @available()
+    def key_history(self) -> list[KeyChange]:
+        columns = [api_key_changes.c[name] for name in KeyChange.__dataclass_fields__]
+        with self._engine.connect() as connection:
+            rows = connection.execute(sa.select(*columns).order_by(api_key_changes.c.id))
+            return [KeyChange(**row._mapping) for row in rows]
 
     @available()
     def record_api_key_uses(self, used: Mapping[str, datetime]) -> None:
@@ -419,6 +433,12 @@ def _belongs(key: IdempotencyKey, payment: Payment, row: Any) -> bool:
     values = {name: getattr(row, name) for name in Payment.__dataclass_fields__}
     recorded = Payment(**{**values, "status": Status.PENDING})  # a released row has no `Status`
     return key.belongs_to(payment, recorded, row.payment_fingerprint, row.fingerprint_key)
+
+
+def _record_change(connection: sa.Connection, key: ApiKey, changed_by: str, change: str) -> None:
+    now = datetime.now(UTC)
+    record = KeyChange(key_id=key.id, merchant=key.merchant, changed_at=now, changed_by=changed_by, change=change)
+    connection.execute(sa.insert(api_key_changes).values(asdict(record)))
 
 
 def _payment(row: Sequence[Any]) -> Payment:

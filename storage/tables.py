@@ -103,6 +103,17 @@ api_keys = sa.Table(
     sa.Column("revoked_at", Utc),
 )
 
+api_key_changes = sa.Table(
+    "api_key_changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key_id", sa.String(12), nullable=False),
+    sa.Column("merchant", sa.String(64), nullable=False),
+    sa.Column("changed_at", Utc, nullable=False),
+    sa.Column("changed_by", sa.String(64), nullable=False),
+    sa.Column("change", sa.String(10), nullable=False),
+)
+
 # Facts about the store, by name. The salt of the digests of idempotency keys, 64 hex digits:
 KEY_SALT: Final = "key_salt"
 # Present if there are digests of idempotency keys that older gateways made, as HMACs under FINGERPRINT_KEY:

@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import sys
+import syslog
 import threading
 import time
 from collections import deque
@@ -39,6 +40,9 @@ FLUSH_S: Final = 2.0
 # The log of requests. Its lines are written without LogRecords, which would take half of a line's time.
 _ACCESS: Final = logging.getLogger("gateway.access")
 
+# The copy of the audit trail. Its lines are written like those of requests, and as JSON whatever LOG_FORMAT is.
+_AUDIT: Final = logging.getLogger("gateway.audit")
+
 # How a line is written: when it was logged, in seconds since the epoch, its level, its logger, and its fields.
 _Line = Callable[[float, str, str, dict[str, Any]], str]
 
@@ -57,10 +61,15 @@ def configure(level: str, log_format: str) -> None:
     _ACCESS.addHandler(_Writer(sys.stdout, line))
     _ACCESS.propagate = False
     root = logging.getLogger()
-    root.handlers[:] = [_Writer(sys.stderr, line)]
+    root.handlers[:] = _AUDIT.handlers[:] = [_Writer(sys.stderr, line)]
     root.setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every malformed request
+
+
+def configure_for_command() -> None:
+    """Log what a command adds to the audit trail, to standard error and to the system's log (syslog(3))."""
+    _AUDIT.handlers[:] = [_SystemLog()]
 
 
 def access(level: int, fields: dict[str, Any]) -> None:
@@ -71,9 +80,20 @@ def access(level: int, fields: dict[str, Any]) -> None:
                 handler.put(time.time(), logging.getLevelName(level), _ACCESS.name, fields)
 
 
+def audit(fields: dict[str, Any]) -> None:
+    """Write a copy of a line of the audit trail, whatever LOG_LEVEL is."""
+    context = request_context.current.get()
+    if context is not None:
+        fields = {"request_id": context.id, **fields}
+    line = _json(time.time(), "INFO", _AUDIT.name, fields)
+    for handler in _AUDIT.handlers:
+        if isinstance(handler, _Writer | _SystemLog):
+            handler.write(line)
+
+
 def close() -> None:
     """Write the lines that wait, if they can be written, and stop logging."""
-    for logger in (_ACCESS, logging.getLogger()):
+    for logger in (_ACCESS, _AUDIT, logging.getLogger()):
         for handler in logger.handlers[:]:
             if isinstance(handler, _Writer):
                 logger.removeHandler(handler)
@@ -95,8 +115,11 @@ class _Writer(logging.Handler):
         self.put(record.created, record.levelname, record.name, _fields(record))
 
     def put(self, at: float, level: str, logger: str, fields: dict[str, Any]) -> None:
+        self.write(self._line(at, level, logger, fields))
+
+    def write(self, line: str) -> None:
         if len(self._lines) < QUEUED:  # a line that reports lost lines would need the same stream
-            self._lines.append(mask(self._line(at, level, logger, fields)))
+            self._lines.append(mask(line))
             if not self._some.is_set():
                 self._some.set()
 
@@ -118,6 +141,15 @@ class _Writer(logging.Handler):
                 with contextlib.suppress(OSError, ValueError):  # nothing reads the stream any more
                     self._stream.write(piece)
                     self._stream.flush()
+
+
+class _SystemLog(logging.Handler):
+    """Writes lines to standard error and to the system's log at once."""
+
+    def write(self, line: str) -> None:
+        line = mask(line)
+        sys.stderr.write(f"{line}\n")
+        syslog.syslog(syslog.LOG_AUTH | syslog.LOG_INFO, f"payment-gateway: {line}")
 
 
 def _json(at: float, level: str, logger: str, fields: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from cli import operators
 from tests import support
 from tests.support import ROOT, Gateway, valid_payment, wait_until
 
@@ -173,6 +174,10 @@ def test_keys_in_a_database_are_valid_and_revoked_in_every_process(database_url:
         for key in (first["key"], second["key"]):
             assert key not in one.log + two.log + command("keys", "list", **settings).stdout
         assert command("keys", "revoke", second["id"], **settings).returncode == 0
+        trail = json.loads(command("keys", "history", "--json", **settings).stdout)
+        assert {line["changed_by"] for line in trail} == {operators.this_process()}
+        assert [line["change"] for line in trail] == ["created", "created", "created", "revoked", "revoked"]
+        assert [line["id"] for line in trail][2:] == [second["id"], first["id"], second["id"]]
         wait_until(lambda: pay(one, bearer(second["key"])).status_code == 401, 5)
         assert pay(one).status_code == 401, "after the last key is revoked, a key is still required"
     with Gateway(settings=settings) as after:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -18,14 +19,18 @@ from tests import support
 from tests.postgres import Postgres
 from tests.support import ROOT, Gateway, ScriptedBank, reply, valid_payment, wait_until
 
+# Who runs the commands, by the operating system.
+OPERATOR = f"operator {os.getuid()} {pwd.getpwuid(os.getuid()).pw_name}"
+
 
 def settings(url: str) -> dict[str, str]:
     return {"STORE_URL": url, "FINGERPRINT_KEY": "0f" * 32}
 
 
 def command(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command as an operator does, in a process of its own."""
-    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "USER"}}
+    """Run a command as an operator does, in a process of its own, whose environment names somebody else."""
+    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+    environment |= dict.fromkeys(("LOGNAME", "USER", "SUDO_USER"), "mallory")
     return subprocess.run(
         [sys.executable, str(ROOT / "run.py"), *arguments],
         env={**environment, **settings(url)},
@@ -57,16 +62,15 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
 
         settled = command(database_url, "settle", payment["id"], "authorized", "--note", "bank statement 12 May")
         assert (settled.returncode, settled.stdout) == (0, f"{payment['id']} AUTHORIZED\n")
+        logged = json.loads(settled.stderr)
+        assert (logged["logger"], logged["payment_id"]) == ("gateway.audit", payment["id"])
+        assert (logged["changed_by"], logged["note"]) == (OPERATOR, "bank statement 12 May")
         assert gateway.find(payment["id"]).json() == {**payment, "status": "AUTHORIZED"}
         assert command(database_url, "pending").stdout == "none\n"
         assert command(database_url, "history", str(uuid.uuid4())).returncode == 1
         assert command(database_url, "settle", payment["id"], "declined", "--note", "x" * 501).returncode == 2
-        for card in (support.AUTHORIZED_CARD, "card 2222 4053 4324 8877"):
-            refused = command(database_url, "settle", payment["id"], "declined", "--note", card)
-            assert (refused.returncode, "may be a card number" in refused.stderr) == (2, True)
-            assert "8877" not in refused.stderr
         (change,) = json.loads(command(database_url, "history", payment["id"], "--json").stdout)
-        assert change["changed_by"].startswith("operator ")
+        assert change["changed_by"] == OPERATOR
         assert (change["from"], change["to"], change["note"]) == ("PENDING", "AUTHORIZED", "bank statement 12 May")
 
         again = command(database_url, "settle", payment["id"], "declined", "--note", "no")
@@ -108,7 +112,11 @@ def test_the_commands_reach_payments_in_memory() -> None:
         assert json.loads(in_memory("pending", "--json").stdout)[0]["id"] == payment["id"]
         assert in_memory("settle", payment["id"], "declined", "--note", "asked the bank").returncode == 0
         assert gateway.find(payment["id"]).json()["status"] == "DECLINED"
-        assert json.loads(in_memory("history", payment["id"], "--json").stdout)[0]["note"] == "asked the bank"
+        (change,) = json.loads(in_memory("history", payment["id"], "--json").stdout)
+        assert (change["changed_by"], change["note"]) == (OPERATOR, "asked the bank")
+        wait_until(lambda: '"gateway.audit"' in gateway.log)
+        (logged,) = (json.loads(line) for line in gateway.log.splitlines() if '"gateway.audit"' in line)
+        assert (logged["changed_by"], logged["note"]) == (OPERATOR, "asked the bank")
         again = in_memory("settle", payment["id"], "declined", "--note", "no")
         assert (again.returncode, again.stderr) == (1, f"{payment['id']} is already DECLINED\n")
         corrected = in_memory("settle", payment["id"], "authorized", "--note", "the bank's letter")

@@ -323,3 +323,19 @@ def test_configuring_again_replaces_what_was_configured(out: Stream, monkeypatch
     logs.close()
     assert len(out.lines) == 1
     assert [line.split("request_id=")[1] for line in later.lines] == ["order-2 status=201"]
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_audit_trail_is_logged_as_json_whatever_the_settings_are(out: Stream, err: Stream, log_format: str) -> None:
+    """Its lines go to standard error; LOG_LEVEL and LOG_FORMAT do not apply to them."""
+    logs.configure("ERROR", log_format)
+    logging.getLogger("gateway.store").warning("not logged")
+    logs.audit({"payment_id": UUID(int=1), "to": "DECLINED"})
+    logs.close()
+    assert out.lines == []
+    (line,) = err.lines
+    fields = json.loads(line)
+    assert (fields.pop("time")[-1], fields) == (
+        "Z",
+        {"level": "INFO", "logger": "gateway.audit", "payment_id": str(UUID(int=1)), "to": "DECLINED"},
+    )

@@ -26,6 +26,7 @@ from payments import idempotency
 from storage import tables
 from storage.group_commit import GroupCommit, Outcome
 from store import ApiKey, IdempotencyKey, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, UnresolvedStats
+from telemetry import logs
 from tests.postgres import Postgres
 from tests.support import ROOT, store_url
 
@@ -582,24 +583,102 @@ def test_api_keys_are_recorded_used_and_revoked() -> None:
 
     async def scenario() -> None:
         one, other = api_key(), api_key("b" * 64, merchant="other")
-        await store.add_api_key(one)
-        await store.add_api_key(other)
+        await store.add_api_key(one, "someone")
+        await store.add_api_key(other, "another")
         assert sorted(await store.list_api_keys(), key=lambda key: key.id) == [one, other]
         later = MINUTE + timedelta(minutes=1)
         for minute in (MINUTE, later, MINUTE):
             await store.record_api_key_uses({one.id: minute, "unknown": minute})
         assert {key.id: key.last_used_at for key in await store.list_api_keys()} == {one.id: later, other.id: None}
-        revoked = await store.revoke_api_key(one.id)
+        revoked = await store.revoke_api_key(one.id, "another")
         assert revoked is not None
         assert revoked.revoked_at is not None
-        assert await store.revoke_api_key(one.id) is None
-        assert await store.revoke_api_key("unknown") is None
+        assert await store.revoke_api_key(one.id, "a third") is None
+        assert await store.revoke_api_key("unknown", "a third") is None
         assert {key.id: key.revoked_at for key in await store.list_api_keys()} == {
             one.id: revoked.revoked_at,
             other.id: None,
         }
+        assert [(line.key_id, line.merchant, line.changed_by, line.change) for line in await store.key_history()] == [
+            (one.id, "acme", "someone", "created"),
+            (other.id, "other", "another", "created"),
+            (one.id, "acme", "another", "revoked"),
+        ]
 
     run(scenario)
+
+
+def test_the_audit_trail_can_only_grow(database_url: str) -> None:
+    """The database refuses every statement that changes or deletes a line of it, whoever sends it."""
+
+    async def scenario() -> None:
+        payment = pending()
+        await store.claim(payment, None, 10)
+        await store.settle(payment.id, Status.DECLINED, "someone", "a note")
+        await store.add_api_key(api_key(), "someone")
+        await store.move_bank("https://old.example:443", "https://new.example:443", "someone")
+
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
+    run(scenario)
+    engine = sa.create_engine(database_url)
+    statements = ["UPDATE {} SET id = id + 1", "DELETE FROM {}"]
+    if engine.dialect.name == "sqlite":
+        statements.append("INSERT OR REPLACE INTO {0} SELECT * FROM {0}")
+    else:
+        statements.append("TRUNCATE {}")
+    for table in ("changes", "api_key_changes", "bank_moves"):
+        for statement in statements:
+            with pytest.raises(sa.exc.DBAPIError, match="the audit trail can only grow"), engine.begin() as connection:
+                connection.exec_driver_sql(statement.format(table))
+    engine.dispose()
+
+    async def unchanged() -> None:
+        (payment,) = await store.search()
+        assert [line.changed_by for line in await store.history(payment.id)] == ["someone"]
+        assert [line.changed_by for line in await store.key_history()] == ["someone"]
+        assert await store.is_same_bank("https://old.example:443", "https://new.example:443")
+
+    run(unchanged)
+
+
+@pytest.mark.usefixtures("url")
+def test_each_line_of_the_audit_trail_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is recorded, even when the caller no longer waits for that; what is refused is not logged."""
+    logged: list[dict[str, Any]] = []
+    monkeypatch.setattr(logs, "audit", logged.append)
+    payment, other = pending(), pending()
+
+    async def scenario() -> None:
+        await store.claim(payment, None, 10)
+        await store.claim(other, None, 10)
+        await store.settle(payment.id, Status.AUTHORIZED, "someone", "a note", code="C1")
+        with pytest.raises(NotPending):
+            await store.settle(payment.id, Status.DECLINED, "someone")
+        with pytest.raises(store.NotDeclined):
+            await store.correct(payment.id, "someone")
+        impatient = asyncio.create_task(store.settle(other.id, Status.DECLINED, "someone"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        async with asyncio.timeout(10):
+            while await store.find(other.id) == other:  # noqa: ASYNC110  # another process may record it
+                await asyncio.sleep(0.01)
+        await store.correct(other.id, "someone", code="C2")
+        await store.move_bank("https://old.example:443", "https://new.example:443", "someone")
+        await store.add_api_key(api_key(), "someone")
+        await store.revoke_api_key(api_key().id, "someone")
+        await store.revoke_api_key(api_key().id, "someone")
+
+    run(scenario)
+    settled = {"changed_by": "someone", "from": "PENDING"}
+    of_key = {"key_id": api_key().id, "merchant": "acme", "changed_by": "someone"}
+    assert logged == [
+        {"payment_id": payment.id, **settled, "to": "AUTHORIZED", "note": "a note", "code": "C1"},
+        {"payment_id": other.id, **settled, "to": "DECLINED", "note": "", "code": ""},
+        {"payment_id": other.id, **settled, "from": "DECLINED", "to": "AUTHORIZED", "note": "", "code": "C2"},
+        {"changed_by": "someone", "from_bank": "https://old.example:443", "to_bank": "https://new.example:443"},
+        {**of_key, "change": "created"},
+        {**of_key, "change": "revoked"},
+    ]
 
 
 @pytest.mark.usefixtures("url")
