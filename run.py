@@ -31,7 +31,7 @@ import config as configuration
 import store
 from app import Gateway, create_app
 from bank.simulator import Simulator
-from cli import banner, control_socket, operators
+from cli import banner, control_socket, database, operators
 from config import MEMORY, SETTINGS, SIMULATOR, Config, ConfigError
 from handlers.supported import UnsupportedContract
 from merchants import Merchants
@@ -65,11 +65,12 @@ def main() -> None:
 
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
-    if config.store_url == MEMORY:
+    if options.command == "migrate":
+        status, text = database.run(config)
+    elif config.store_url == MEMORY:
         status, text = _operate_in_memory(config, options)
     else:
-        # An operator may create the first key before the first gateway starts, which may require one.
-        status, text = _run_command(config, options, create=options.command == "keys")
+        status, text = _run_command(config, options)
     print(text, file=sys.stderr if status else sys.stdout)
     return status
 
@@ -80,13 +81,13 @@ def _operate_in_memory(config: Config, options: argparse.Namespace) -> tuple[int
         return control_socket.send(config.port, sys.argv[1:])
     except OSError:
         if options.command == "keys" and options.keys == "create":  # the operator puts the key into API_KEYS
-            return _run_command(config, options, create=True)
+            return _run_command(config, options)
         return 1, f"no gateway with payments in memory runs on PORT {config.port}"
 
 
-def _run_command(config: Config, options: argparse.Namespace, *, create: bool) -> tuple[int, str]:
+def _run_command(config: Config, options: argparse.Namespace) -> tuple[int, str]:
     logs.configure_for_command()
-    store.configure(config.store_url, fingerprint_key=config.fingerprint_key, create=create)
+    store.configure(config.store_url, fingerprint_key=config.fingerprint_key, migrate=False)
     try:
         operator = operators.this_process()
         return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=_is_live(config)))

@@ -31,6 +31,7 @@ from storage.records import (
     BankMove,
     Change,
     Claimed,
+    GatewayTooOld,
     IdempotencyKey,
     InvalidUrl,
     KeyChange,
@@ -50,6 +51,7 @@ __all__ = [
     "ApiKey",
     "Change",
     "Claimed",
+    "GatewayTooOld",
     "IdempotencyKey",
     "KeyChange",
     "NotDeclined",
@@ -95,12 +97,12 @@ class _OpenStore:
 _store: _OpenStore | None = None
 
 
-def configure(url: str, *, fingerprint_key: bytes, create: bool = True) -> None:
+def configure(url: str, *, fingerprint_key: bytes, migrate: bool = True) -> None:
     """Open the store at `url`, and close the one that was open before.
 
     url: `memory:`, `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`
     fingerprint_key: FINGERPRINT_KEY, 32 bytes; every gateway on a database needs the same
-    create: create the tables in a database that has none
+    migrate: create or upgrade the tables of a database; otherwise one that needs this is a `StoreMismatch`
     Raises `ConfigError` when the URL is not one of these, `StoreMismatch` when the database can't be used
     as it is, and `StoreUnavailable` when it can't be reached.
     """
@@ -111,10 +113,20 @@ def configure(url: str, *, fingerprint_key: bytes, create: bool = True) -> None:
     if url == MEMORY:
         _store = _OpenStore(Memory(), fingerprint_key, _key_id(fingerprint_key))
         return
-    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), create=create)
+    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), migrate=migrate)
     threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
     group_commit = GroupCommit(database.transact, threads) if database.has_single_writer else None
     _store = _OpenStore(database, fingerprint_key, _key_id(fingerprint_key), threads, group_commit)
+
+
+def migrate(url: str, *, fingerprint_key: bytes) -> tuple[str | None, str]:
+    """Create or upgrade the tables of a database; return the schema's version before, None without tables, and now.
+
+    Raises what `configure` raises.
+    """
+    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), migrate=True)
+    database.close()
+    return database.found_version, database.known_version
 
 
 def close() -> None:
@@ -332,7 +344,7 @@ async def record_api_key_uses(used: Mapping[str, datetime]) -> None:
 
 
 async def ping() -> None:
-    """Raise `StoreUnavailable` when the store can't be reached."""
+    """Raise `StoreUnavailable` when the store can't be reached, or `GatewayTooOld`, which is one of these."""
     await _call(_opened().backend.ping)
 
 
@@ -393,10 +405,10 @@ async def _until_recorded(
             return
 
 
-def _open_database(url: str, key_check: str, *, create: bool) -> Sql:
+def _open_database(url: str, key_check: str, *, migrate: bool) -> Sql:
     if re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", url):
         with contextlib.suppress(InvalidUrl):
-            return Sql(url, connections=CONNECTIONS, key_check=key_check, create=create)
+            return Sql(url, connections=CONNECTIONS, key_check=key_check, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")
 
 

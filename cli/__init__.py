@@ -9,6 +9,7 @@ run.py keys create MERCHANT [--live | --test] [--json]
 run.py keys list [--json]
 run.py keys revoke ID
 run.py keys history [--json]
+run.py migrate
 """
 
 import argparse
@@ -16,7 +17,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from cli import keys, payments
+from cli import database, keys, payments
 from merchants import Merchants
 
 
@@ -49,6 +50,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     payments.add_to(commands)
     keys.add_to(commands)
+    database.add_to(commands)
     return top
 
 

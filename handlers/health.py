@@ -24,6 +24,11 @@ CLOCK_LIMIT_S: Final = 5.0
 # Seconds. A load balancer that asks every few seconds treats a slower store as down.
 STORE_S: Final = 1.0
 
+# What readiness says of the store and of the bank.
+_OK: Final = "ok"
+_UNREACHABLE: Final = "unreachable"
+_TOO_OLD: Final = "gateway_too_old"
+
 
 class Health:
     """The two health checks of one gateway. `stopping` is set once the gateway begins to stop.
@@ -35,7 +40,8 @@ class Health:
         self._simulator = simulator
         self.stopping = False
         self._clock_ok = True
-        self._asking: asyncio.Task[bool] | None = None
+        self._asking: asyncio.Task[str] | None = None
+        self._is_too_old = False
 
     def endpoints(self) -> dict[str, Endpoint]:
         """Return the checks by path."""
@@ -62,31 +68,39 @@ class Health:
         return JSONResponse({"status": "live"})
 
     async def _ready(self) -> Response:
-        store_ok, circuit_open = await self._store_answers(), bank.circuit_open()
-        ready = store_ok and not self.stopping
+        store_state, circuit_open = await self._store_state(), bank.circuit_open()
+        self._report(store_state)
+        ready = store_state == _OK and not self.stopping
         return JSONResponse(
             {
                 "status": "unavailable" if not ready else "degraded" if circuit_open else "ready",
                 "stopping": self.stopping,
-                "store": "ok" if store_ok else "unreachable",
-                "bank": "unreachable" if circuit_open else "ok",
-                "clock": "ok" if self._clock_ok else "differs",
+                "store": store_state,
+                "bank": _UNREACHABLE if circuit_open else _OK,
+                "clock": _OK if self._clock_ok else "differs",
                 "simulator": self._simulator,
             },
             status_code=200 if ready else 503,
         )
 
-    async def _store_answers(self) -> bool:
-        """Return whether the store answers. One call at a time: calls to a store that hangs would otherwise pile up."""
+    async def _store_state(self) -> str:
+        """Ask the store. One call at a time: calls to a store that hangs would otherwise pile up."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(_ping())
         await asyncio.wait([self._asking], timeout=STORE_S)
-        return self._asking.done() and self._asking.result()
+        return self._asking.result() if self._asking.done() else _UNREACHABLE
+
+    def _report(self, store_state: str) -> None:
+        if store_state == _TOO_OLD and not self._is_too_old:
+            log.error("a newer gateway has changed the store: this gateway is not ready any more, replace it")
+        self._is_too_old = store_state == _TOO_OLD
 
 
-async def _ping() -> bool:
+async def _ping() -> str:
     try:
         await store.ping()
+    except store.GatewayTooOld:
+        return _TOO_OLD
     except store.StoreUnavailable:
-        return False
-    return True
+        return _UNREACHABLE
+    return _OK

@@ -1,7 +1,10 @@
 """How the gateway connects to a database, and creates or upgrades its tables.
 
-Alembic runs the steps in storage/migrations/ when a gateway that needs them starts. Several gateways may
-start on one database at the same time: one runs the steps, the others wait for it.
+Alembic runs the steps in storage/migrations/ when a gateway that needs them starts, or at `run.py migrate`.
+Several gateways may start on one database at the same time: one runs the steps, the others wait for it.
+
+The version of the schema is its newest step. A newer schema names the oldest version that it serves
+(`tables.OLDEST_GATEWAY`), so an older gateway can use it as long as it was only expanded.
 """
 
 import sqlite3
@@ -9,18 +12,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import alembic.command
 import alembic.config
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from storage.records import InvalidUrl, StoreMismatch, StoreUnavailable
-from storage.tables import meta
+from storage.tables import OLDEST_GATEWAY, meta
 
 # Seconds that a SQLite writer waits for another, and that connecting to PostgreSQL may take.
 BUSY_TIMEOUT_S: Final = 4
@@ -28,6 +30,9 @@ CONNECT_TIMEOUT_S: Final = 3
 
 # The revision of the tables that gateways created before there were migrations.
 FIRST_REVISION: Final = "0001"
+
+_MIGRATE: Final = "`run.py migrate`"
+_OTHER_KEY: Final = "was made with another FINGERPRINT_KEY"
 
 _POSTGRESQL: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
@@ -49,13 +54,25 @@ def available() -> Iterator[None]:
         raise StoreUnavailable(type(error).__name__) from None
 
 
-def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.Engine:
-    """Return an engine for a database whose tables are ready to use.
+class Database(NamedTuple):
+    """A database that is ready to use.
+
+    found_version: the version of the schema before a migration; None when the database was empty
+    known_version: the version of the schema that this gateway knows
+    """
+
+    engine: sa.Engine
+    found_version: str | None
+    known_version: str
+
+
+def connect(url: str, *, connections: int, key_check: str, migrate: bool) -> Database:
+    """Connect to a database, and check that this gateway can use it.
 
     url: a SQLAlchemy URL
     connections: the most that may be open at once
     key_check: a digest that identifies FINGERPRINT_KEY; a new database stores it, any other must hold the same
-    create: create the tables in a database that has none
+    migrate: create the tables or upgrade them; otherwise a database that needs this is a `StoreMismatch`
     Raises `InvalidUrl`, `StoreMismatch` and `StoreUnavailable`.
     """
     sqlite = url.startswith("sqlite")
@@ -74,11 +91,12 @@ def connect(url: str, *, connections: int, key_check: str, create: bool) -> sa.E
     if sqlite:
         sa.event.listen(engine, "connect", _durable)
     try:
-        _prepare(engine, key_check, create=create)
+        if migrate:
+            return _migrate(engine, key_check)
+        return _check(engine, key_check)
     except Exception:
         engine.dispose()
         raise
-    return engine
 
 
 def _durable(connection: Any, _record: Any) -> None:
@@ -103,37 +121,89 @@ def _use_wal(connection: Any) -> None:
 
 
 @available()
-def _prepare(engine: sa.Engine, key_check: str, *, create: bool) -> None:
+def _migrate(engine: sa.Engine, key_check: str) -> Database:
     """Create or upgrade the tables. Raises `StoreMismatch` for a database that this gateway must not change."""
-    file = engine.url.database if engine.dialect.name == "sqlite" else None
-    if not create and file is not None and not Path(file).exists():
-        raise StoreMismatch("does not exist")
     with _exclusive_transaction(engine) as connection:
-        used = sa.inspect(connection).has_table(meta.name)
-        if not create and not used:
-            raise StoreMismatch("has no payments: no gateway has used it yet")
-        _migrate(connection, used=used)
-        stored = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "key_check"))
+        options = _options(connection)
+        found, known = _version(connection), _known_version(options)
+        if _is_newer(found, options):
+            _check_served(connection, known)
+        else:
+            if found == FIRST_REVISION:
+                alembic.command.stamp(options, FIRST_REVISION)
+            alembic.command.upgrade(options, "head")
+        stored = _stored_key_check(connection)
         if stored is None:
             connection.execute(sa.insert(meta).values(name="key_check", value=key_check))
         elif stored != key_check:
-            raise StoreMismatch("was made with another FINGERPRINT_KEY")
+            raise StoreMismatch(_OTHER_KEY)
+    return Database(engine, found, known)
 
 
-def _migrate(connection: sa.Connection, *, used: bool) -> None:
+@available()
+def _check(engine: sa.Engine, key_check: str) -> Database:
+    """Raise `StoreMismatch` for a database that has to be migrated first, or that this gateway can't use."""
+    file = engine.url.database if engine.dialect.name == "sqlite" else None
+    if file is not None and not Path(file).exists():
+        raise StoreMismatch(f"does not exist; {_MIGRATE} creates it")
+    with engine.connect() as connection:
+        options = _options(connection)
+        found, known = _version(connection), _known_version(options)
+        if found is None:
+            raise StoreMismatch(f"has no tables; {_MIGRATE} creates them")
+        if _is_newer(found, options):
+            _check_served(connection, known)
+        elif found != known:
+            raise StoreMismatch(
+                f"has schema version {found}, and this command needs {known}: run {_MIGRATE} or start a gateway of "
+                "this version, which both upgrade it"
+            )
+        if _stored_key_check(connection) not in {None, key_check}:
+            raise StoreMismatch(_OTHER_KEY)
+    return Database(engine, found, known)
+
+
+def _options(connection: sa.Connection) -> alembic.config.Config:
     options = alembic.config.Config()
     options.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     options.attributes["connection"] = connection
-    revision = MigrationContext.configure(connection).get_current_revision()
-    if used and revision is None:
-        alembic.command.stamp(options, FIRST_REVISION)
-    try:
-        alembic.command.upgrade(options, "head")
-    except CommandError:
-        head = ScriptDirectory.from_config(options).get_current_head()
+    return options
+
+
+def _version(connection: sa.Connection) -> str | None:
+    """Return the version of the schema, None when there are no tables."""
+    if not sa.inspect(connection).has_table(meta.name):
+        return None
+    return MigrationContext.configure(connection).get_current_revision() or FIRST_REVISION
+
+
+def _known_version(options: alembic.config.Config) -> str:
+    head = ScriptDirectory.from_config(options).get_current_head()
+    assert head is not None
+    return head
+
+
+def _is_newer(version: str | None, options: alembic.config.Config) -> bool:
+    known = {script.revision for script in ScriptDirectory.from_config(options).walk_revisions()}
+    return version is not None and version not in known
+
+
+def _check_served(connection: sa.Connection, known: str) -> None:
+    """Raise `StoreMismatch` unless a newer schema serves the gateways of this version."""
+    oldest = oldest_gateway(connection)
+    if oldest > known:
         raise StoreMismatch(
-            f"has schema version {revision}, and this gateway knows {head}: run the newer gateway"
-        ) from None
+            f"serves gateways with schema version {oldest} or newer, and this one has {known}: run the newer gateway"
+        )
+
+
+def oldest_gateway(connection: sa.Connection) -> str:
+    """Return the oldest version that the schema serves."""
+    return connection.scalar(sa.select(meta.c.value).where(meta.c.name == OLDEST_GATEWAY)) or ""
+
+
+def _stored_key_check(connection: sa.Connection) -> str | None:
+    return connection.scalar(sa.select(meta.c.value).where(meta.c.name == "key_check"))
 
 
 @contextmanager

@@ -184,12 +184,16 @@ class StoreUnavailable(Exception):
         self.unfinished = unfinished
 
 
+class GatewayTooOld(StoreUnavailable):
+    """A newer gateway has changed the schema in a way that this gateway can't work with."""
+
+
 class InvalidUrl(Exception):
     """A database URL can't be parsed."""
 
 
 class StoreMismatch(Exception):
-    """The database is not for this gateway: a newer gateway or another FINGERPRINT_KEY made it."""
+    """The database is not for this gateway: its schema has another version, or another FINGERPRINT_KEY made it."""
 
 
 class NotPending(Exception):

@@ -28,6 +28,7 @@ from storage.records import (
     BankMove,
     Change,
     Claimed,
+    GatewayTooOld,
     IdempotencyKey,
     KeyChange,
     NotDeclined,
@@ -85,8 +86,9 @@ _correct = (
 class Sql:
     """The functions of store.py over a database."""
 
-    def __init__(self, url: str, *, connections: int, key_check: str, create: bool = True) -> None:
-        self._engine = database.connect(url, connections=connections, key_check=key_check, create=create)
+    def __init__(self, url: str, *, connections: int, key_check: str, migrate: bool = True) -> None:
+        opened = database.connect(url, connections=connections, key_check=key_check, migrate=migrate)
+        self._engine, self.found_version, self.known_version = opened
         self._shared = threading.local()
         with available(), self._engine.connect() as connection:
             facts = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
@@ -370,7 +372,9 @@ class Sql:
     @available()
     def ping(self) -> None:
         with self._engine.connect() as connection:
-            connection.execute(sa.select(1))
+            oldest = database.oldest_gateway(connection)
+        if oldest > self.known_version:
+            raise GatewayTooOld(f"the schema serves gateways with schema version {oldest} or newer")
 
     def close(self) -> None:
         """Close the connections."""

@@ -116,6 +116,9 @@ api_key_changes = sa.Table(
 
 # Facts about the store, by name. The salt of the digests of idempotency keys, 64 hex digits:
 KEY_SALT: Final = "key_salt"
+# The oldest version of the schema whose gateways may use this one. A step that only expands the schema leaves it, one
+# that older gateways can't work with raises it to its own version:
+OLDEST_GATEWAY: Final = "oldest_gateway"
 # Present if there are digests of idempotency keys that older gateways made, as HMACs under FINGERPRINT_KEY:
 OLDER_DIGESTS: Final = "older_digests"
 

@@ -251,7 +251,18 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
             kinds.add(" ".join(arguments[:2]) if arguments[0] == "keys" else arguments[0])
             if line.startswith("gateway keys create acme --live"):
                 key_id = json.loads(printed)["id"]
-    assert kinds == {"keys create", "keys list", "keys revoke", "pending", "settle", "history", "payments", "same-bank"}
+    assert kinds == {
+        "migrate",
+        "keys create",
+        "keys list",
+        "keys revoke",
+        "keys history",
+        "pending",
+        "settle",
+        "history",
+        "payments",
+        "same-bank",
+    }
 
 
 def test_the_simulator_starts_as_qa_starts_it() -> None:

@@ -5,6 +5,7 @@ import signal
 import time
 
 import requests
+import sqlalchemy as sa
 
 from tests import support
 from tests.postgres import Postgres
@@ -77,6 +78,23 @@ def test_a_gateway_without_its_store_is_live_and_not_ready(own_postgresql: Postg
         finally:
             own_postgresql.start()
         wait_until(lambda: ask(gateway, "ready").json() == READY, 20)
+
+
+def test_a_gateway_that_its_store_no_longer_serves_is_not_ready(database_url: str) -> None:
+    """A newer gateway has changed the schema; readiness gives the reason and the log has it once."""
+    with Gateway(STORE_URL=database_url, FINGERPRINT_KEY="0f" * 32, BANK_URL="simulator:") as gateway:
+        assert ask(gateway, "ready").json() == READY
+        engine = sa.create_engine(database_url)
+        with engine.begin() as newer:
+            newer.exec_driver_sql("UPDATE meta SET value = '9999' WHERE name = 'oldest_gateway'")
+        engine.dispose()
+        for _ in range(2):
+            answer = ask(gateway, "ready")
+            assert answer.status_code == 503
+            assert answer.json() == {**READY, "status": "unavailable", "store": "gateway_too_old"}
+        assert ask(gateway, "live").status_code == 200
+        assert gateway.stop() == 0
+        assert gateway.log.count("a newer gateway has changed the store") == 1
 
 
 def test_a_gateway_whose_circuit_is_open_is_degraded_and_still_ready() -> None:

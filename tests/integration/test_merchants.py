@@ -143,6 +143,10 @@ def test_a_merchant_sees_its_own_payments_only() -> None:
 def test_keys_in_a_database_are_valid_and_revoked_in_every_process(database_url: str) -> None:
     """Two gateways know a new key and a revocation within seconds; the last use is listed to the minute."""
     settings = {"STORE_URL": database_url, "FINGERPRINT_KEY": FINGERPRINT_KEY, "BANK_URL": "simulator:"}
+    early = command("keys", "create", "acme", **settings)
+    assert early.returncode == 1
+    assert "`run.py migrate` creates" in early.stderr
+    assert command("migrate", **settings).stdout.startswith("created the tables, schema version ")
     first = create_key("acme", **settings)
     assert first["key"].startswith("pgw_test_")
     assert create_key("acme", **settings | {"BANK_URL": "http://bank.test"})["key"].startswith("pgw_live_")

@@ -63,6 +63,7 @@ def test_in_a_trial_the_simulator_is_the_bank(tmp_path: Path) -> None:
 def test_the_simulator_by_name_is_announced_everywhere(workers: str, tmp_path: Path) -> None:
     """A WARNING, the banner, readiness and `keys create` say that no money moves; workers share one simulator."""
     settings = {**DATABASE, "BANK_URL": "simulator:"}
+    assert run(tmp_path, "migrate", **settings).returncode == 0
     created = run(tmp_path, "keys", "create", "acme", **settings)
     key, *text = created.stdout.splitlines()
     assert key.startswith("pgw_test_")
@@ -83,6 +84,7 @@ def test_the_simulator_by_name_is_announced_everywhere(workers: str, tmp_path: P
 
 def test_the_kind_of_a_key_is_never_guessed(tmp_path: Path) -> None:
     """`keys create` on a database without BANK_URL asks for --live or --test; with a bank's URL the key is live."""
+    assert run(tmp_path, "migrate", **DATABASE).returncode == 0
     refused = run(tmp_path, "keys", "create", "acme", **DATABASE)
     assert refused.returncode == 1
     assert refused.stderr.startswith("BANK_URL is not set, so the kind of the key is unknown: ")

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 import store
 from config import ConfigError
@@ -27,12 +28,13 @@ from storage import tables
 from storage.group_commit import GroupCommit, Outcome
 from store import ApiKey, IdempotencyKey, NotPending, Payment, Status, StoreMismatch, StoreUnavailable, UnresolvedStats
 from telemetry import logs
+from tests import older_store
 from tests.postgres import Postgres
 from tests.support import ROOT, store_url
 
 FINGERPRINT_KEY = bytes(range(32))
 OTHER_FINGERPRINT_KEY = bytes(32)
-NEWEST = max(path.name[:4] for path in (ROOT / "storage" / "migrations" / "versions").glob("0*.py"))
+VERSION = ScriptDirectory(str(ROOT / "storage" / "migrations")).get_current_head()
 KEY_CHECK = hmac.new(FINGERPRINT_KEY, b"key check", hashlib.sha256).hexdigest()
 
 
@@ -505,30 +507,67 @@ def test_another_fingerprint_key_is_refused(database_url: str) -> None:
         store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY)
 
 
+def tables_of(url: str) -> set[str]:
+    engine = sa.create_engine(url)
+    found = set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    return found
+
+
 def test_a_command_creates_no_database(tmp_path: Any, postgresql: Postgres) -> None:
     """With a typo in STORE_URL, an operator must not read that there are no unresolved payments."""
-    for url in (f"sqlite:///{tmp_path}/typo.db", postgresql.new_database()):
-        with pytest.raises(StoreMismatch):
-            store.configure(url, fingerprint_key=FINGERPRINT_KEY, create=False)
+    url = postgresql.new_database()
+    for empty, problem in ((f"sqlite:///{tmp_path}/typo.db", "does not exist"), (url, "has no tables")):
+        with pytest.raises(StoreMismatch, match=rf"^{problem}; `run.py migrate` creates"):
+            store.configure(empty, fingerprint_key=FINGERPRINT_KEY, migrate=False)
     assert not (tmp_path / "typo.db").exists()
+    assert tables_of(url) == set()
 
 
-def test_a_newer_database_is_refused_and_not_changed(database_url: str) -> None:
-    """The message says which version it has and which one this gateway knows."""
+def test_a_command_upgrades_no_database(database_url: str) -> None:
+    """It says how to upgrade it; `store.migrate` does, once, and the command works afterwards."""
+    with older_store.made(database_url, "0002"):
+        pass
+    older = tables_of(database_url)
+    with pytest.raises(StoreMismatch) as caught:
+        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY, migrate=False)
+    assert str(caught.value) == (
+        f"has schema version 0002, and this command needs {VERSION}: run `run.py migrate` or start a gateway of this "
+        "version, which both upgrade it"
+    )
+    assert tables_of(database_url) == older
+    assert store.migrate(database_url, fingerprint_key=FINGERPRINT_KEY) == ("0002", VERSION)
+    assert store.migrate(database_url, fingerprint_key=FINGERPRINT_KEY) == (VERSION, VERSION)
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY, migrate=False)
+    with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
+        store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY, migrate=False)
+
+
+@pytest.mark.parametrize("migrate", [True, False], ids=["gateway", "command"])
+def test_a_newer_database_is_used_as_long_as_it_serves_this_version(database_url: str, migrate: bool) -> None:
+    """Later a running gateway is told that it is too old, and one that starts or a command is refused."""
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
-    store.close()
     engine = sa.create_engine(database_url)
     with engine.begin() as newer:
+        newer.exec_driver_sql("UPDATE alembic_version SET version_num = '9998'")
+        newer.exec_driver_sql("CREATE TABLE refunds (id INTEGER)")
+    run(store.ping)
+    store.configure(database_url, fingerprint_key=FINGERPRINT_KEY, migrate=migrate)
+    with engine.begin() as newer:
         newer.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-        newer.exec_driver_sql("DROP TABLE changes")
-    with pytest.raises(
-        StoreMismatch, match=rf"^has schema version 9999, and this gateway knows {NEWEST}: run the newer gateway$"
-    ):
-        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
-    known = tables.metadata.tables
-    there = sa.inspect(engine).get_table_names()
+        newer.exec_driver_sql("UPDATE meta SET value = '9999' WHERE name = 'oldest_gateway'")
+    with pytest.raises(store.GatewayTooOld):
+        run(store.ping)
+    before = tables_of(database_url)
+    with pytest.raises(StoreMismatch) as caught:
+        store.configure(database_url, fingerprint_key=FINGERPRINT_KEY, migrate=migrate)
+    assert str(caught.value) == (
+        f"serves gateways with schema version 9999 or newer, and this one has {VERSION}: run the newer gateway"
+    )
+    assert tables_of(database_url) == before
+    with engine.connect() as newer:
+        assert newer.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == ["9999"]
     engine.dispose()
-    assert set(there) == {"alembic_version", *known} - {"changes"}
 
 
 def test_the_migrations_create_the_tables_that_are_used(database_url: str) -> None:

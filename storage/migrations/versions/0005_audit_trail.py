@@ -1,9 +1,9 @@
-"""Create the audit trail of API keys, and let the audit trail only grow."""
+"""Create the audit trail of API keys, let the audit trail only grow, and name the oldest gateway that is served."""
 
 import sqlalchemy as sa
 from alembic import op
 
-from storage.tables import Utc
+from storage.tables import OLDEST_GATEWAY, Utc, meta
 
 revision = "0005"
 down_revision = "0004"
@@ -25,6 +25,7 @@ def upgrade() -> None:
     for table in ("changes", "api_key_changes", "bank_moves"):
         for statement in _append_only(table, op.get_bind().dialect.name):
             op.execute(statement)
+    op.bulk_insert(meta, [{"name": OLDEST_GATEWAY, "value": revision}])
 
 
 def _append_only(table: str, dialect: str) -> list[str]:
