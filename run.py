@@ -65,8 +65,8 @@ def main() -> None:
 
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
-    if options.command == "migrate":
-        status, text = database.run(config)
+    if options.command in {"migrate", "backup"}:
+        status, text = database.run(options, config)
     elif config.store_url == MEMORY:
         status, text = _operate_in_memory(config, options)
     else:

@@ -19,15 +19,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from config import MEMORY, wrong
+from storage import backup
 from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import (
     UNKNOWN_BANK,
     ApiKey,
+    BackupFailed,
     BankMove,
     Change,
     Claimed,
@@ -49,6 +52,7 @@ from telemetry import logs
 __all__ = [
     "UNKNOWN_BANK",
     "ApiKey",
+    "BackupFailed",
     "Change",
     "Claimed",
     "GatewayTooOld",
@@ -77,6 +81,8 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 # The text whose HMAC identifies a FINGERPRINT_KEY.
 _KEY_CHECK: Final = "key check"
+
+_DATABASE_URLS: Final = r"sqlite:///.+|postgresql\+psycopg://.+"
 
 _Fields = dict[str, Any]
 
@@ -127,6 +133,19 @@ def migrate(url: str, *, fingerprint_key: bytes) -> tuple[str | None, str]:
     database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), migrate=True)
     database.close()
     return database.found_version, database.known_version
+
+
+def back_up(url: str, file: Path) -> str | None:
+    """Copy the database at `url` into a new file; for PostgreSQL return the command lines that do it instead.
+
+    Raises `BackupFailed`, and `ConfigError` when the URL is not that of a database.
+    """
+    if not re.fullmatch(_DATABASE_URLS, url):
+        raise wrong("STORE_URL", "is not a database")
+    if not url.startswith("sqlite:"):
+        return "\n".join(backup.commands(url, file))
+    backup.back_up(url, file)
+    return None
 
 
 def close() -> None:
@@ -406,7 +425,7 @@ async def _until_recorded(
 
 
 def _open_database(url: str, key_check: str, *, migrate: bool) -> Sql:
-    if re.fullmatch(r"sqlite:///.+|postgresql\+psycopg://.+", url):
+    if re.fullmatch(_DATABASE_URLS, url):
         with contextlib.suppress(InvalidUrl):
             return Sql(url, connections=CONNECTIONS, key_check=key_check, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")

@@ -10,6 +10,7 @@ run.py keys list [--json]
 run.py keys revoke ID
 run.py keys history [--json]
 run.py migrate
+run.py backup FILE
 """
 
 import argparse

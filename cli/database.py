@@ -1,6 +1,7 @@
-"""The command `migrate`: how an operator creates or upgrades the tables of a database."""
+"""The commands `migrate` and `backup`: how an operator creates, upgrades and copies a database."""
 
 import argparse
+from pathlib import Path
 
 import store
 from config import MEMORY, Config
@@ -9,12 +10,16 @@ from config import MEMORY, Config
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
     commands.add_parser("migrate", help="create the tables of the database at STORE_URL, or upgrade them")
+    copy = commands.add_parser("backup", help="copy the SQLite database at STORE_URL while gateways use it")
+    copy.add_argument("file", type=Path, metavar="FILE", help="the file to create")
 
 
-def run(config: Config) -> tuple[int, str]:
+def run(options: argparse.Namespace, config: Config) -> tuple[int, str]:
     """Run a command; return its exit status and what to print. Raises what `store.configure` raises."""
     if config.store_url == MEMORY:
-        return 1, f"STORE_URL is {MEMORY}, which has no tables"
+        return 1, f"STORE_URL is {MEMORY}, which is no database"
+    if options.command == "backup":
+        return _back_up(config, options.file)
     before, now = store.migrate(config.store_url, fingerprint_key=config.fingerprint_key)
     match before:
         case None:
@@ -23,3 +28,14 @@ def run(config: Config) -> tuple[int, str]:
             return 0, f"upgraded the tables from schema version {before} to {now}"
         case _:
             return 0, f"the tables have schema version {before}: nothing to do"
+
+
+def _back_up(config: Config, file: Path) -> tuple[int, str]:
+    try:
+        commands = store.back_up(config.store_url, file)
+    except store.BackupFailed as error:
+        return 1, str(error)
+    if commands is None:
+        return 0, f"copied the store to {file}"
+    how, restore = commands.splitlines()
+    return 1, f"nothing is copied: PostgreSQL's own tools do that. To copy:\n  {how}\nTo restore:\n  {restore}"

@@ -7,6 +7,8 @@ The version of the schema is its newest step. A newer schema names the oldest ve
 (`tables.OLDEST_GATEWAY`), so an older gateway can use it as long as it was only expanded.
 """
 
+import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -89,6 +91,10 @@ def connect(url: str, *, connections: int, key_check: str, migrate: bool) -> Dat
     except (ArgumentError, TypeError, ValueError):
         raise InvalidUrl from None  # the message of SQLAlchemy may hold the password
     if sqlite:
+        if migrate:
+            with contextlib.suppress(OSError):  # SQLite reports it
+                os.close(os.open(str(engine.url.database), os.O_CREAT, 0o600))
+        _make_private(str(engine.url.database))
         sa.event.listen(engine, "connect", _durable)
     try:
         if migrate:
@@ -97,6 +103,13 @@ def connect(url: str, *, connections: int, key_check: str, migrate: bool) -> Dat
     except Exception:
         engine.dispose()
         raise
+
+
+def _make_private(file: str) -> None:
+    """Let nobody but its owner read a SQLite file. SQLite gives the files that it creates beside it the same mode."""
+    for name in (file, f"{file}-wal", f"{file}-shm"):
+        with contextlib.suppress(OSError):  # it does not exist, or belongs to another user
+            Path(name).chmod(0o600)
 
 
 def _durable(connection: Any, _record: Any) -> None:

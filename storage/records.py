@@ -196,6 +196,10 @@ class StoreMismatch(Exception):
     """The database is not for this gateway: its schema has another version, or another FINGERPRINT_KEY made it."""
 
 
+class BackupFailed(Exception):
+    """A copy of the store could not be made; the message says why."""
+
+
 class NotPending(Exception):
     """No PENDING payment with this id may be settled now."""
 

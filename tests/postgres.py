@@ -42,6 +42,11 @@ class Postgres:
         self._server.ensure_pgdata_inited()
         self.start()
 
+    @property
+    def programs(self) -> Path:
+        """The folder of pg_dump and the other programs."""
+        return Path(self._server.bin_path)
+
     def new_database(self) -> str:
         """Return the URL of an empty database."""
         name = f"payments_{next(_numbers)}"

@@ -253,6 +253,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
                 key_id = json.loads(printed)["id"]
     assert kinds == {
         "migrate",
+        "backup",
         "keys create",
         "keys list",
         "keys revoke",

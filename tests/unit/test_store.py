@@ -4,7 +4,11 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import os
+import shlex
 import sqlite3
+import stat
+import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -735,6 +739,88 @@ def test_unresolved_payments_are_counted() -> None:
         await store.ping()
 
     run(scenario)
+
+
+def test_sqlite_files_belong_to_their_owner_alone(tmp_path: Any) -> None:
+    """New files and those of earlier versions are made 0600, with the files that SQLite keeps beside them."""
+    older = tmp_path / "older.db"
+    with older_store.made(f"sqlite:///{older}", "0002"):
+        pass
+    older.chmod(0o644)
+    umask = os.umask(0)
+    try:
+        for file in (older, tmp_path / "new.db"):
+            store.configure(f"sqlite:///{file}", fingerprint_key=FINGERPRINT_KEY)
+            run(store.ping)
+            modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in tmp_path.glob(f"{file.name}*")}
+            assert modes == dict.fromkeys((file.name, f"{file.name}-wal", f"{file.name}-shm"), 0o600)
+            store.close()
+    finally:
+        os.umask(umask)
+
+
+def test_a_backup_of_a_live_sqlite_is_consistent_and_can_be_restored(tmp_path: Any) -> None:
+    """It has all that was committed when it began, is private, and replaces no file."""
+    url, copy = f"sqlite:///{tmp_path}/payments.db", tmp_path / "copy.db"
+    store.configure(url, fingerprint_key=FINGERPRINT_KEY)
+    before, after = pending(), pending()
+
+    async def write_during_the_backup() -> None:
+        await store.claim(before, key(), 10)
+        writes = [asyncio.create_task(store.claim(pending(), None, 10)) for _ in range(100)]
+        await writes[0]
+        assert await asyncio.to_thread(store.back_up, url, copy) is None
+        await asyncio.gather(*writes)
+        await store.claim(after, None, 10)
+
+    run(write_during_the_backup)
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    assert [file.name for file in tmp_path.glob("copy*")] == ["copy.db"]
+    with pytest.raises(store.BackupFailed, match="exists already"):
+        store.back_up(url, copy)
+    with pytest.raises(store.BackupFailed, match="can't be created"):
+        store.back_up(url, tmp_path / "missing" / "copy.db")
+    with pytest.raises(store.BackupFailed, match="can't be copied"):
+        store.back_up(f"sqlite:///{tmp_path}/missing.db", tmp_path / "other.db")
+    assert not (tmp_path / "other.db").exists()
+    store.configure(f"sqlite:///{copy}", fingerprint_key=FINGERPRINT_KEY)
+
+    async def restored() -> None:
+        assert await store.find(before.id) == before
+        assert await store.find(after.id) is None
+        assert await store.claim(pending(), key(), 10) is not None, "the idempotency key is known"
+
+    run(restored)
+
+
+def test_a_dump_of_postgresql_can_be_restored(postgresql: Postgres, tmp_path: Any) -> None:
+    """The commands that `backup` prints work; the restored audit trail can only grow, too."""
+    url, restored_url = postgresql.new_database(), postgresql.new_database()
+    store.configure(url, fingerprint_key=FINGERPRINT_KEY)
+    payment = pending()
+
+    async def pay() -> None:
+        await store.claim(payment, key(), 10)
+        await store.settle(payment.id, Status.AUTHORIZED, "someone")
+
+    run(pay)
+    commands = store.back_up(url.replace("postgres:", "postgres:secret"), tmp_path / "dump")
+    assert commands is not None
+    assert "secret" not in commands
+    for command in commands.replace("NEW_DATABASE", str(sa.make_url(restored_url).database)).splitlines():
+        program, *arguments = shlex.split(command)
+        subprocess.run([postgresql.programs / program, *arguments], check=True, timeout=60)
+    store.configure(restored_url, fingerprint_key=FINGERPRINT_KEY)
+
+    async def restored() -> None:
+        assert await store.find(payment.id) == replace(payment, status=Status.AUTHORIZED)
+        assert len(await store.history(payment.id)) == 1
+
+    run(restored)
+    engine = sa.create_engine(restored_url)
+    with pytest.raises(sa.exc.DBAPIError, match="can only grow"), engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM changes")
+    engine.dispose()
 
 
 def test_sqlite_commits_durably(tmp_path: Any) -> None:
