@@ -61,7 +61,9 @@ def create_app(
     endpoints = {**contracts.endpoints(contract), **health.endpoints()}
     chain = middleware.ordered(config, contract, endpoints, merchants, admission)
     configure_bank(config)
-    store.configure(config.store_url, fingerprint_key=config.fingerprint_key)
+    store.configure(
+        config.store_url, fingerprint_key=config.fingerprint_key, old_fingerprint_keys=config.fingerprint_old_keys
+    )
     app = AsyncApp(
         "run",
         lifespan=partial(lifespan, merchants, health, config.drain_s),

@@ -123,7 +123,17 @@ def _currencies(given: str) -> tuple[str, ...]:
 def _fingerprint_key(given: str) -> bytes:
     if given and not re.fullmatch(r"[0-9a-fA-F]{64}", given):
         raise ValueError("is not 64 hex digits")
-    return bytes.fromhex(given)
+    key = bytes.fromhex(given)
+    if given and not any(key):
+        raise ValueError("is all zeros, which anybody can guess")
+    return key
+
+
+def _fingerprint_keys(given: str) -> tuple[bytes, ...]:
+    try:
+        return tuple(_fingerprint_key(key) for key in _list(given) if key)
+    except ValueError as error:
+        raise ValueError(f"contains a key that {error}") from None
 
 
 def _api_keys(given: str) -> dict[str, str]:
@@ -251,6 +261,12 @@ class Config:
         "",
         "secret key of the fingerprints of requests, the same for all gateways on a database and kept separate "
         "from it; unset with memory, each start makes a new one",
+        secret=True,
+    )
+    fingerprint_old_keys: tuple[bytes, ...] = _setting(
+        Kind(_fingerprint_keys, "keys like FINGERPRINT_KEY separated by commas"),
+        "",
+        "keys that FINGERPRINT_KEY replaces or is about to replace: they verify fingerprints and make none",
         secret=True,
     )
     api_keys: dict[str, str] = _setting(  # noqa: RUF009  # a field, not a value

@@ -87,7 +87,12 @@ def _operate_in_memory(config: Config, options: argparse.Namespace) -> tuple[int
 
 def _run_command(config: Config, options: argparse.Namespace) -> tuple[int, str]:
     logs.configure_for_command()
-    store.configure(config.store_url, fingerprint_key=config.fingerprint_key, migrate=False)
+    store.configure(
+        config.store_url,
+        fingerprint_key=config.fingerprint_key,
+        old_fingerprint_keys=config.fingerprint_old_keys,
+        migrate=False,
+    )
     try:
         operator = operators.this_process()
         return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=_is_live(config)))

@@ -14,7 +14,7 @@ import itertools
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,6 +82,9 @@ RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 # The text whose HMAC identifies a FINGERPRINT_KEY.
 _KEY_CHECK: Final = "key check"
 
+# How many hex digits of a key check are the id of the key.
+_KEY_ID_LENGTH: Final = 8
+
 _DATABASE_URLS: Final = r"sqlite:///.+|postgresql\+psycopg://.+"
 
 _Fields = dict[str, Any]
@@ -93,8 +96,7 @@ R = TypeVar("R")
 @dataclass(frozen=True, slots=True)
 class _OpenStore:
     backend: Memory | Sql
-    fingerprint_key: bytes = field(repr=False)
-    fingerprint_key_id: str
+    fingerprint_keys: dict[str, bytes] = field(repr=False)  # by id; the first one makes the fingerprints
     threads: ThreadPoolExecutor | None = None
     group_commit: GroupCommit | None = None
     retries: set[asyncio.Task[None]] = field(default_factory=set)
@@ -103,34 +105,39 @@ class _OpenStore:
 _store: _OpenStore | None = None
 
 
-def configure(url: str, *, fingerprint_key: bytes, migrate: bool = True) -> None:
+def configure(
+    url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[bytes] = (), migrate: bool = True
+) -> None:
     """Open the store at `url`, and close the one that was open before.
 
     url: `memory:`, `sqlite:///FILE` or `postgresql+psycopg://USER:PASSWORD@HOST/DATABASE`
     fingerprint_key: FINGERPRINT_KEY, 32 bytes; every gateway on a database needs the same
+    old_fingerprint_keys: FINGERPRINT_OLD_KEYS, which only verify
     migrate: create or upgrade the tables of a database; otherwise one that needs this is a `StoreMismatch`
     Raises `ConfigError` when the URL is not one of these, `StoreMismatch` when the database can't be used
     as it is, and `StoreUnavailable` when it can't be reached.
     """
     global _store
     close()
-    if len(fingerprint_key) != 32:
-        raise ValueError("fingerprint_key is not 32 bytes")
+    keys = (fingerprint_key, *old_fingerprint_keys)
+    if any(len(key) != 32 for key in keys):
+        raise ValueError("a fingerprint key is not 32 bytes")
+    fingerprint_keys = {_hmac(key, _KEY_CHECK)[:_KEY_ID_LENGTH]: key for key in keys}
     if url == MEMORY:
-        _store = _OpenStore(Memory(), fingerprint_key, _key_id(fingerprint_key))
+        _store = _OpenStore(Memory(), fingerprint_keys)
         return
-    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), migrate=migrate)
+    database = _open_database(url, keys, migrate=migrate)
     threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
     group_commit = GroupCommit(database.transact, threads) if database.has_single_writer else None
-    _store = _OpenStore(database, fingerprint_key, _key_id(fingerprint_key), threads, group_commit)
+    _store = _OpenStore(database, fingerprint_keys, threads, group_commit)
 
 
-def migrate(url: str, *, fingerprint_key: bytes) -> tuple[str | None, str]:
+def migrate(url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[bytes] = ()) -> tuple[str | None, str]:
     """Create or upgrade the tables of a database; return the schema's version before, None without tables, and now.
 
     Raises what `configure` raises.
     """
-    database = _open_database(url, _hmac(fingerprint_key, _KEY_CHECK), migrate=True)
+    database = _open_database(url, (fingerprint_key, *old_fingerprint_keys), migrate=True)
     database.close()
     return database.found_version, database.known_version
 
@@ -164,14 +171,17 @@ def is_lasting() -> bool:
     return not isinstance(_opened().backend, Memory)
 
 
-def keyed_digest(text: str) -> str:
-    """Return the HMAC-SHA256 of a text under FINGERPRINT_KEY, 64 hex digits."""
-    return _hmac(_opened().fingerprint_key, text)
+def keyed_digests(text: str) -> dict[str, str]:
+    """Return the HMAC-SHA256 of a text under each fingerprint key, 64 hex digits, by the id of the key.
+
+    FINGERPRINT_KEY comes first. An id has 8 hex digits and says nothing about its key.
+    """
+    return {key_id: _hmac(key, text) for key_id, key in _opened().fingerprint_keys.items()}
 
 
-def fingerprint_key_id() -> str:
-    """Return the id of FINGERPRINT_KEY, 8 hex digits, which says nothing about the key itself."""
-    return _opened().fingerprint_key_id
+def fingerprint_key_ids() -> list[str]:
+    """Return the ids of FINGERPRINT_KEY and FINGERPRINT_OLD_KEYS, in this order."""
+    return list(_opened().fingerprint_keys)
 
 
 def salted_digest(text: str) -> str:
@@ -180,7 +190,7 @@ def salted_digest(text: str) -> str:
 
 
 def has_older_digests() -> bool:
-    """Return whether idempotency keys may be recorded as their `keyed_digest`, as older gateways did."""
+    """Return whether idempotency keys may be recorded as one of their `keyed_digests`, as older gateways did."""
     return _opened().backend.has_older_digests
 
 
@@ -314,6 +324,11 @@ async def history(payment_id: UUID) -> list[Change]:
     return await _call(_opened().backend.history, payment_id)
 
 
+async def fingerprint_key_uses(since: datetime) -> dict[str, int]:
+    """Return how many payments created since then need each fingerprint key, by its id."""
+    return await _call(_opened().backend.fingerprint_key_uses, since)
+
+
 async def unresolved_stats() -> UnresolvedStats:
     """Return how many payments are unresolved, and when the oldest was created."""
     return await _call(_opened().backend.unresolved_stats)
@@ -424,10 +439,11 @@ async def _until_recorded(
             return
 
 
-def _open_database(url: str, key_check: str, *, migrate: bool) -> Sql:
+def _open_database(url: str, fingerprint_keys: Sequence[bytes], *, migrate: bool) -> Sql:
+    key_checks = [_hmac(key, _KEY_CHECK) for key in fingerprint_keys]
     if re.fullmatch(_DATABASE_URLS, url):
         with contextlib.suppress(InvalidUrl):
-            return Sql(url, connections=CONNECTIONS, key_check=key_check, migrate=migrate)
+            return Sql(url, connections=CONNECTIONS, key_checks=key_checks, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")
 
 
@@ -439,10 +455,6 @@ def _change(payment_id: UUID, changed_by: str, statuses: tuple[Status, Status], 
 
 def _key_change(key: ApiKey, changed_by: str, change: str) -> _Fields:
     return {"key_id": key.id, "merchant": key.merchant, "changed_by": changed_by, "change": change}
-
-
-def _key_id(fingerprint_key: bytes) -> str:
-    return _hmac(fingerprint_key, _KEY_CHECK)[:8]
 
 
 def _hmac(key: bytes, text: str) -> str:

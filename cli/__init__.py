@@ -9,6 +9,7 @@ run.py keys create MERCHANT [--live | --test] [--json]
 run.py keys list [--json]
 run.py keys revoke ID
 run.py keys history [--json]
+run.py fingerprint-keys [--json]
 run.py migrate
 run.py backup FILE
 """
@@ -18,7 +19,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from cli import database, keys, payments
+from cli import database, fingerprint_keys, keys, payments
 from merchants import Merchants
 
 
@@ -51,6 +52,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     payments.add_to(commands)
     keys.add_to(commands)
+    fingerprint_keys.add_to(commands)
     database.add_to(commands)
     return top
 
@@ -65,4 +67,6 @@ async def run(
     """
     if options.command == "keys":
         return await keys.run(options, operator, merchants, live=live)
+    if options.command == "fingerprint-keys":
+        return await fingerprint_keys.run(options)
     return await payments.run(options, operator)

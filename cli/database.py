@@ -20,7 +20,9 @@ def run(options: argparse.Namespace, config: Config) -> tuple[int, str]:
         return 1, f"STORE_URL is {MEMORY}, which is no database"
     if options.command == "backup":
         return _back_up(config, options.file)
-    before, now = store.migrate(config.store_url, fingerprint_key=config.fingerprint_key)
+    before, now = store.migrate(
+        config.store_url, fingerprint_key=config.fingerprint_key, old_fingerprint_keys=config.fingerprint_old_keys
+    )
     match before:
         case None:
             return 0, f"created the tables, schema version {now}"

@@ -31,10 +31,12 @@ def identify(key: str, values: Mapping[str, Any]) -> store.IdempotencyKey:
     values: the payment's; their order does not matter, and neither does the CVV
     """
     kept = {name: value for name, value in values.items() if name != "cvv"}
-    older = (store.keyed_digest(f"key {key}"),) if store.has_older_digests() else ()
+    fingerprints = store.keyed_digests(json.dumps(kept, sort_keys=True, separators=(",", ":")))
+    key_id = next(iter(fingerprints))
     return store.IdempotencyKey(
         digest=store.salted_digest(key),
-        older_digests=older,
-        fingerprint=store.keyed_digest(json.dumps(kept, sort_keys=True, separators=(",", ":"))),
-        fingerprint_key=store.fingerprint_key_id(),
+        older_digests=tuple(store.keyed_digests(f"key {key}").values()) if store.has_older_digests() else (),
+        fingerprint=fingerprints.pop(key_id),
+        fingerprint_key=key_id,
+        older_fingerprints=fingerprints,
     )

@@ -11,7 +11,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from storage.records import InvalidUrl, StoreMismatch, StoreUnavailable
-from storage.tables import OLDEST_GATEWAY, meta
+from storage.tables import KEY_CHECK, OLDEST_GATEWAY, meta
 
 # Seconds that a SQLite writer waits for another, and that connecting to PostgreSQL may take.
 BUSY_TIMEOUT_S: Final = 4
@@ -34,7 +34,6 @@ CONNECT_TIMEOUT_S: Final = 3
 FIRST_REVISION: Final = "0001"
 
 _MIGRATE: Final = "`run.py migrate`"
-_OTHER_KEY: Final = "was made with another FINGERPRINT_KEY"
 
 _POSTGRESQL: Final = {
     "connect_timeout": CONNECT_TIMEOUT_S,
@@ -68,12 +67,13 @@ class Database(NamedTuple):
     known_version: str
 
 
-def connect(url: str, *, connections: int, key_check: str, migrate: bool) -> Database:
+def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: bool) -> Database:
     """Connect to a database, and check that this gateway can use it.
 
     url: a SQLAlchemy URL
     connections: the most that may be open at once
-    key_check: a digest that identifies FINGERPRINT_KEY; a new database stores it, any other must hold the same
+    key_checks: digests that identify FINGERPRINT_KEY, which comes first, and FINGERPRINT_OLD_KEYS; the database holds
+        that of FINGERPRINT_KEY, and until now must have held one of them
     migrate: create the tables or upgrade them; otherwise a database that needs this is a `StoreMismatch`
     Raises `InvalidUrl`, `StoreMismatch` and `StoreUnavailable`.
     """
@@ -98,8 +98,8 @@ def connect(url: str, *, connections: int, key_check: str, migrate: bool) -> Dat
         sa.event.listen(engine, "connect", _durable)
     try:
         if migrate:
-            return _migrate(engine, key_check)
-        return _check(engine, key_check)
+            return _migrate(engine, key_checks)
+        return _check(engine, key_checks)
     except Exception:
         engine.dispose()
         raise
@@ -134,7 +134,7 @@ def _use_wal(connection: Any) -> None:
 
 
 @available()
-def _migrate(engine: sa.Engine, key_check: str) -> Database:
+def _migrate(engine: sa.Engine, key_checks: Sequence[str]) -> Database:
     """Create or upgrade the tables. Raises `StoreMismatch` for a database that this gateway must not change."""
     with _exclusive_transaction(engine) as connection:
         options = _options(connection)
@@ -145,16 +145,16 @@ def _migrate(engine: sa.Engine, key_check: str) -> Database:
             if found == FIRST_REVISION:
                 alembic.command.stamp(options, FIRST_REVISION)
             alembic.command.upgrade(options, "head")
-        stored = _stored_key_check(connection)
+        stored = _stored_key_check(connection, key_checks)
         if stored is None:
-            connection.execute(sa.insert(meta).values(name="key_check", value=key_check))
-        elif stored != key_check:
-            raise StoreMismatch(_OTHER_KEY)
+            connection.execute(sa.insert(meta).values(name=KEY_CHECK, value=key_checks[0]))
+        elif stored != key_checks[0]:
+            connection.execute(sa.update(meta).where(meta.c.name == KEY_CHECK).values(value=key_checks[0]))
     return Database(engine, found, known)
 
 
 @available()
-def _check(engine: sa.Engine, key_check: str) -> Database:
+def _check(engine: sa.Engine, key_checks: Sequence[str]) -> Database:
     """Raise `StoreMismatch` for a database that has to be migrated first, or that this gateway can't use."""
     file = engine.url.database if engine.dialect.name == "sqlite" else None
     if file is not None and not Path(file).exists():
@@ -171,8 +171,7 @@ def _check(engine: sa.Engine, key_check: str) -> Database:
                 f"has schema version {found}, and this command needs {known}: run {_MIGRATE} or start a gateway of "
                 "this version, which both upgrade it"
             )
-        if _stored_key_check(connection) not in {None, key_check}:
-            raise StoreMismatch(_OTHER_KEY)
+        _stored_key_check(connection, key_checks)
     return Database(engine, found, known)
 
 
@@ -215,8 +214,12 @@ def oldest_gateway(connection: sa.Connection) -> str:
     return connection.scalar(sa.select(meta.c.value).where(meta.c.name == OLDEST_GATEWAY)) or ""
 
 
-def _stored_key_check(connection: sa.Connection) -> str | None:
-    return connection.scalar(sa.select(meta.c.value).where(meta.c.name == "key_check"))
+def _stored_key_check(connection: sa.Connection, key_checks: Sequence[str]) -> str | None:
+    """Return the key check in the database, None in a new one. Raises `StoreMismatch` if it is of another key."""
+    stored: str | None = connection.scalar(sa.select(meta.c.value).where(meta.c.name == KEY_CHECK))
+    if stored is not None and stored not in key_checks:
+        raise StoreMismatch("was made with another FINGERPRINT_KEY, which is not in FINGERPRINT_OLD_KEYS either")
+    return stored
 
 
 @contextmanager

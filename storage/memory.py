@@ -4,6 +4,7 @@ Every method runs on the event loop's thread without waiting, so each is one tra
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -184,6 +185,10 @@ class Memory:
 
     def history(self, payment_id: UUID) -> list[Change]:
         return [change for change in self._changes if change.payment_id == payment_id]
+
+    def fingerprint_key_uses(self, since: datetime) -> dict[str, int]:
+        recent = (row for row in self._rows.values() if row.payment.created_at >= since)
+        return dict(Counter(row.key.fingerprint_key for row in recent if row.key is not None))
 
     def unresolved_stats(self) -> UnresolvedStats:
         payments = self.list_unresolved()

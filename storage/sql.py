@@ -86,8 +86,8 @@ _correct = (
 class Sql:
     """The functions of store.py over a database."""
 
-    def __init__(self, url: str, *, connections: int, key_check: str, migrate: bool = True) -> None:
-        opened = database.connect(url, connections=connections, key_check=key_check, migrate=migrate)
+    def __init__(self, url: str, *, connections: int, key_checks: Sequence[str], migrate: bool = True) -> None:
+        opened = database.connect(url, connections=connections, key_checks=key_checks, migrate=migrate)
         self._engine, self.found_version, self.known_version = opened
         self._shared = threading.local()
         with available(), self._engine.connect() as connection:
@@ -310,6 +310,13 @@ class Sql:
         query = sa.select(*columns).where(changes.c.payment_id == payment_id).order_by(changes.c.id)
         with self._engine.connect() as connection:
             return [_change(row) for row in connection.execute(query)]
+
+    @available()
+    def fingerprint_key_uses(self, since: datetime) -> dict[str, int]:
+        needed = payments.c.fingerprint_key.is_not(None)
+        query = sa.select(payments.c.fingerprint_key, sa.func.count()).where(payments.c.created_at >= since, needed)
+        with self._engine.connect() as connection:
+            return dict(connection.execute(query.group_by(payments.c.fingerprint_key)).all())
 
     @available()
     def unresolved_stats(self) -> UnresolvedStats:

@@ -114,7 +114,9 @@ api_key_changes = sa.Table(
     sa.Column("change", sa.String(10), nullable=False),
 )
 
-# Facts about the store, by name. The salt of the digests of idempotency keys, 64 hex digits:
+# Facts about the store, by name. The HMAC that identifies FINGERPRINT_KEY:
+KEY_CHECK: Final = "key_check"
+# The salt of the digests of idempotency keys, 64 hex digits:
 KEY_SALT: Final = "key_salt"
 # The oldest version of the schema whose gateways may use this one. A step that only expands the schema leaves it, one
 # that older gateways can't work with raises it to its own version:

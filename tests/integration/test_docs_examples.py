@@ -254,6 +254,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
     assert kinds == {
         "migrate",
         "backup",
+        "fingerprint-keys",
         "keys create",
         "keys list",
         "keys revoke",

@@ -2,6 +2,8 @@
 
 import hmac
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ import sqlalchemy as sa
 
 from bank.simulator import Simulator
 from tests import older_store, support
-from tests.support import Gateway, valid_payment, wait_until
+from tests.support import ROOT, Gateway, valid_payment, wait_until
 
 FINGERPRINT_KEY = "0f" * 32
 
@@ -179,7 +181,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         wait_until(lambda: again.pay().status_code == 201, 30)
 
 
-def test_the_fingerprint_key_must_be_the_one_of_the_database(tmp_path: Path) -> None:
+def test_the_fingerprint_key_must_be_known_to_the_database(tmp_path: Path) -> None:
     """With another key the gateway does not start, and says why in one line."""
     url = f"sqlite:///{tmp_path}/payments.db"
     with Gateway(settings=settings(url)):
@@ -188,6 +190,25 @@ def test_the_fingerprint_key_must_be_the_one_of_the_database(tmp_path: Path) -> 
         Gateway(STORE_URL=url, FINGERPRINT_KEY="aa" * 32)
     with pytest.raises(AssertionError, match=r"FINGERPRINT_KEY is not set"):
         Gateway(STORE_URL=url)
+
+
+def test_the_fingerprint_key_is_replaced_while_gateways_run(database_url: str) -> None:
+    """Both recognize the payments of the other; `fingerprint-keys` says how many payments need each key."""
+    new = {"STORE_URL": database_url, "FINGERPRINT_KEY": "aa" * 32, "FINGERPRINT_OLD_KEYS": FINGERPRINT_KEY}
+    same_last4 = "4000000000008877"
+    old = {**settings(database_url), "FINGERPRINT_OLD_KEYS": "aa" * 32}
+    with Gateway(settings=old) as one, Gateway(settings=new) as other:
+        for maker, repeater in ((one, other), (other, one)):
+            key = str(uuid.uuid4())
+            made = pay(maker, key)
+            assert pay(repeater, key).content == made.content
+            assert pay(repeater, key, card_number=same_last4).status_code == 422
+    command = [sys.executable, str(ROOT / "run.py"), "fingerprint-keys", "--json"]
+    ran = subprocess.run(command, env=new, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    current, older = json.loads(ran.stdout)
+    assert (current["setting"], current["payments_90d"]) == ("FINGERPRINT_KEY", 1)
+    assert (older["setting"], older["payments_90d"]) == ("FINGERPRINT_OLD_KEYS", 1)
+    assert FINGERPRINT_KEY not in ran.stdout
 
 
 def insert_older(connection: sa.Connection, key: str, fingerprint_key: bytes, **changes: Any) -> uuid.UUID:

@@ -39,6 +39,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         supported_currencies=(),
         store_url="memory:",
         fingerprint_key=b"",
+        fingerprint_old_keys=(),
         api_keys={},
         rate_limit=(),
         rate_limit_store="memory:",
@@ -153,6 +154,7 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         *[("PORT", value) for value in ("65536", "-1", "http")],
         *[("WORKERS", value) for value in ("0", "65", "two")],
         *[("LOG_LEVEL", value) for value in ("LOUD", "5")],
+        *[("FINGERPRINT_OLD_KEYS", value) for value in ("secret", f"{'0f' * 32},{'0' * 64}", "0f" * 31)],
         *[("LOG_FORMAT", value) for value in ("xml", "JSON lines")],
         *[("BANK_QUEUE", value) for value in ("-1", "many", "10001")],
         *[("BREAKER_FAILURES", value) for value in ("0", "-1", "x")],
@@ -255,6 +257,13 @@ def test_supported_currencies_are_read_in_order(monkeypatch: pytest.MonkeyPatch)
     assert config.load().supported_currencies == ("JPY", "XAF", "EUR")
 
 
+def test_a_fingerprint_key_of_zeros_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can guess it."""
+    monkeypatch.setenv("FINGERPRINT_KEY", "0" * 64)
+    with pytest.raises(ConfigError, match=r"^FINGERPRINT_KEY is all zeros, which anybody can guess; allowed: 64 hex"):
+        config.load()
+
+
 @pytest.mark.parametrize("url", ["sqlite:///payments.db", "postgresql+psycopg://u:secret@h/d"])
 def test_a_database_requires_a_fingerprint_key(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """The error says how to make a key, and repr() shows neither the key nor the database's password."""
@@ -264,5 +273,9 @@ def test_a_database_requires_a_fingerprint_key(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("FINGERPRINT_KEY", "0f" * 32)
     loaded = config.load()
     assert loaded.fingerprint_key == b"\x0f" * 32
+    monkeypatch.setenv("FINGERPRINT_OLD_KEYS", f"{'0e' * 32}, {'0D' * 32}")
+    loaded = config.load()
+    assert loaded.fingerprint_old_keys == (b"\x0e" * 32, b"\x0d" * 32)
     assert "secret" not in repr(loaded)
-    assert "x0f" not in repr(loaded)
+    for shown in ("x0f", "x0e", "x0d"):
+        assert shown not in repr(loaded)

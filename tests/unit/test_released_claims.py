@@ -249,7 +249,7 @@ def test_the_database_decides_races_of_claims_and_releases(database_url: str) ->
     """From three stores at once, two payments are claimed and released under one key; each has one id throughout."""
     from storage.sql import Sql  # noqa: PLC0415
 
-    stores = [Sql(database_url, connections=8, key_check="c") for _ in range(3)]
+    stores = [Sql(database_url, connections=8, key_checks=["c"]) for _ in range(3)]
     running: list[UUID] = []
     most: list[int] = []
 

@@ -38,6 +38,7 @@ from tests.support import ROOT, store_url
 
 FINGERPRINT_KEY = bytes(range(32))
 OTHER_FINGERPRINT_KEY = bytes(32)
+OTHER_KEY = r"^was made with another FINGERPRINT_KEY, which is not in FINGERPRINT_OLD_KEYS either$"
 VERSION = ScriptDirectory(str(ROOT / "storage" / "migrations")).get_current_head()
 KEY_CHECK = hmac.new(FINGERPRINT_KEY, b"key check", hashlib.sha256).hexdigest()
 
@@ -356,7 +357,7 @@ def test_the_database_decides_races(database_url: str) -> None:
     """From three stores at once, one of thirty claims of a key, of thirty settlings and of thirty look-ups succeeds."""
     from storage.sql import Sql  # noqa: PLC0415
 
-    stores = [Sql(database_url, connections=8, key_check=KEY_CHECK) for _ in range(3)]
+    stores = [Sql(database_url, connections=8, key_checks=[KEY_CHECK]) for _ in range(3)]
     with ThreadPoolExecutor(24) as pool:
         claims = list(pool.map(lambda n: stores[n % 3].claim(pending(), key(), 10), range(30)))
         (claimed_payment,) = [claim for claim in claims if isinstance(claim, Payment)]
@@ -395,7 +396,7 @@ def test_a_restart_finds_the_payments_again(database_url: str) -> None:
     with ThreadPoolExecutor(2) as pool:
         from storage.sql import Sql  # noqa: PLC0415
 
-        for opened in pool.map(lambda _: Sql(database_url, connections=2, key_check=KEY_CHECK), range(2)):
+        for opened in pool.map(lambda _: Sql(database_url, connections=2, key_checks=[KEY_CHECK]), range(2)):
             opened.close()
 
     async def scenario() -> None:
@@ -507,8 +508,52 @@ def test_a_record_is_retried_until_the_store_takes_it(monkeypatch: pytest.Monkey
 def test_another_fingerprint_key_is_refused(database_url: str) -> None:
     """With it every retry would look like another payment."""
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY)
-    with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
+    with pytest.raises(StoreMismatch, match=OTHER_KEY):
         store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY)
+
+
+def test_a_fingerprint_key_is_replaced_step_by_step(database_url: str) -> None:
+    """While the old key is known, it verifies; once it is gone, what is kept of the card and the amount decide."""
+    old, new = bytes([1] * 32), bytes([2] * 32)
+    card, other_card = "2222405343248877", "4000000000008877"
+
+    async def claim(card_number: str) -> Payment | store.Claimed:
+        key = idempotency.identify("order-1", {"card_number": card_number, "cvv": "123"})
+        return await store.claim(pending(), key, 10)
+
+    async def is_same(card_number: str) -> bool:
+        claimed = await claim(card_number)
+        assert isinstance(claimed, store.Claimed)
+        return claimed.same_payment
+
+    async def first() -> None:
+        assert isinstance(await claim(card), Payment)
+
+    async def verified() -> None:
+        assert await is_same(card)
+        assert not await is_same(other_card)
+
+    async def compared() -> None:
+        assert await is_same(other_card)
+
+    async def counted() -> None:
+        hour_ago = datetime.now(UTC) - timedelta(hours=1)
+        await store.claim(pending(), idempotency.identify("order-2", {}), 10)
+        await store.claim(pending(), None, 10)
+        assert await store.fingerprint_key_uses(hour_ago) == dict.fromkeys(store.fingerprint_key_ids(), 1)
+        assert await store.fingerprint_key_uses(datetime.now(UTC)) == {}
+
+    store.configure(database_url, fingerprint_key=old)
+    run(first)
+    store.configure(database_url, fingerprint_key=old, old_fingerprint_keys=[new])
+    run(verified)
+    store.configure(database_url, fingerprint_key=new, old_fingerprint_keys=[old])
+    run(verified)
+    run(counted)
+    store.configure(database_url, fingerprint_key=new)
+    run(compared)
+    with pytest.raises(StoreMismatch, match=OTHER_KEY):
+        store.configure(database_url, fingerprint_key=old)
 
 
 def tables_of(url: str) -> set[str]:
@@ -543,7 +588,7 @@ def test_a_command_upgrades_no_database(database_url: str) -> None:
     assert store.migrate(database_url, fingerprint_key=FINGERPRINT_KEY) == ("0002", VERSION)
     assert store.migrate(database_url, fingerprint_key=FINGERPRINT_KEY) == (VERSION, VERSION)
     store.configure(database_url, fingerprint_key=FINGERPRINT_KEY, migrate=False)
-    with pytest.raises(StoreMismatch, match=r"^was made with another FINGERPRINT_KEY$"):
+    with pytest.raises(StoreMismatch, match=OTHER_KEY):
         store.configure(database_url, fingerprint_key=OTHER_FINGERPRINT_KEY, migrate=False)
 
 
@@ -827,7 +872,7 @@ def test_sqlite_commits_durably(tmp_path: Any) -> None:
     """SQLite uses a write-ahead log and calls fsync for every commit."""
     from storage.sql import Sql  # noqa: PLC0415
 
-    opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_check="c")
+    opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_checks=["c"])
     with opened._engine.connect() as connection:  # pragmas are a connection's own
         pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
     opened.close()
