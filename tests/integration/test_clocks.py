@@ -12,7 +12,7 @@ from tests.integration.test_operator import command, settings
 from tests.postgres import Postgres
 from tests.support import Gateway, valid_payment, wait_until
 
-SKEWED = Path(__file__).parent / "skewed.py"
+SKEWED = Path(__file__).parents[1] / "skewed_clock.py"
 
 
 @pytest.mark.parametrize(("offset_s", "clock"), [(60, "differs"), (-60, "differs"), (3, "ok"), (0, "ok")])

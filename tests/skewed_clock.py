@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 OFFSET_S = float(os.environ["CLOCK_OFFSET_S"])
 real_time = time.time
