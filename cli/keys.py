@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import store
-from cli import table
+from cli import free_text, table
 from config import MERCHANT_NAME
 from merchants import LIVE_PREFIX, REFRESH_S, TEST_PREFIX, Merchants
 from store import ApiKey, KeyChange
@@ -106,4 +106,4 @@ def _merchant(text: str) -> str:
         raise argparse.ArgumentTypeError(
             "not a merchant name; allowed: 1 to 64 letters, digits and any of ._- starting with a letter"
         )
-    return text
+    return free_text.checked(text, "merchant name")

@@ -6,10 +6,9 @@ from typing import Any
 from uuid import UUID
 
 import store
-from cli import table
+from cli import free_text, table
 from payments import conflicts
 from store import Change, Payment, Status
-from telemetry.masking import holds_card_number
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -65,7 +64,7 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
     status = Status(options.outcome.upper())
     try:
         payment = await store.settle(options.id, status, operator, options.note, code=options.code, if_unresolved=True)
-    except store.NotPending:
+    except store.NotInStatus:
         found = await store.find(options.id)
         if found is None:
             return 1, f"there is no payment {options.id}"
@@ -133,15 +132,13 @@ def _time(text: str) -> datetime:
 def _code(text: str) -> str:
     if not (len(text) <= 64 and text.isascii() and text.isprintable()):
         raise argparse.ArgumentTypeError("not a code; allowed: up to 64 printable ASCII characters")
-    if holds_card_number(text):
-        raise argparse.ArgumentTypeError("not a code; it may be a card number")
-    return text
+    return free_text.checked(text, "code")
 
 
 def _bank(text: str) -> str:
     if not (1 <= len(text) <= 2000 and text.isprintable()):
         raise argparse.ArgumentTypeError("not a bank; allowed: the identity of a bank, as `pending` shows it")
-    return text
+    return free_text.checked(text, "bank")
 
 
 def _limit(text: str) -> int:
@@ -153,6 +150,4 @@ def _limit(text: str) -> int:
 def _note(text: str) -> str:
     if not (1 <= len(text) <= 500 and text.isprintable()):
         raise argparse.ArgumentTypeError("not a note; allowed: 1 to 500 printable characters")
-    if holds_card_number(text):
-        raise argparse.ArgumentTypeError("not a note; it holds what may be a card number: leave out its digits")
-    return text
+    return free_text.checked(text, "note")

@@ -18,6 +18,24 @@ from tests.support import UNKNOWN_ID
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["settle", UNKNOWN_ID, "authorized", "--note", "paid", "--code", "2222405343248877"], id="code"),
+        pytest.param(["same-bank", "https://bank.test:443", "https://bank.test:443/2222405343248877"], id="bank"),
+        pytest.param(["keys", "create", "acme-2222405343248877"], id="merchant"),
+    ],
+)
+def test_what_is_kept_never_holds_a_card_number(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says so, and does not repeat the number."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.parser(SETTINGS).parse_args(arguments)
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "may be a card number" in message
+    assert "8877" not in message
+
+
+@pytest.mark.parametrize(
     ("note", "reason"),
     [
         ("", "1 to 500 printable characters"),
