@@ -1,21 +1,16 @@
 """The store: which functions record payments and API keys, and what each of them guarantees.
 
 `configure` chooses the backend: this process's memory (storage/memory.py) or a database (storage/sql.py).
-Both behave the same; one test suite runs against each. Memory answers directly. A database blocks, so
-its calls run in a thread pool, and a caller waits at most `WAIT_S` for one.
+Both behave the same; one test suite runs against each.
 """
 
 import asyncio
 import contextlib
-import contextvars
 import hashlib
-import hmac
-import itertools
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -25,32 +20,33 @@ from uuid import UUID
 
 from config import MEMORY, wrong
 from storage import backup
-from storage.group_commit import GroupCommit
+from storage.banks import BankMove
+from storage.calls import CONNECTIONS, WAIT_S, Calls
+from storage.fingerprint_keys import FingerprintKeys
 from storage.memory import Memory
 from storage.records import (
     UNKNOWN_BANK,
     ApiKey,
     BackupFailed,
-    BankMove,
     Change,
     Claimed,
     GatewayTooOld,
     IdempotencyKey,
     InvalidUrl,
     KeyChange,
-    NotDeclined,
-    NotPending,
+    NotInStatus,
     Payment,
     Status,
     StoreMismatch,
     StoreUnavailable,
     UnresolvedStats,
 )
+from storage.retries import Retries
 from storage.sql import Sql
-from telemetry import logs
 
 __all__ = [
     "UNKNOWN_BANK",
+    "WAIT_S",
     "ApiKey",
     "BackupFailed",
     "Change",
@@ -58,8 +54,7 @@ __all__ = [
     "GatewayTooOld",
     "IdempotencyKey",
     "KeyChange",
-    "NotDeclined",
-    "NotPending",
+    "NotInStatus",
     "Payment",
     "Status",
     "StoreMismatch",
@@ -69,25 +64,7 @@ __all__ = [
 
 log = logging.getLogger("gateway.store")
 
-# Concurrent database calls, each on its own connection. A call takes about 1 ms, so the number does not
-# limit throughput, and PostgreSQL allows 100 connections by default.
-CONNECTIONS: Final = 8
-
-# A shopper is waiting: a database that takes longer than these seconds counts as unavailable.
-WAIT_S: Final = 5.0
-
-# Seconds between the attempts of `keep_trying`; the last one repeats.
-RETRY_DELAYS_S: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-
-# The text whose HMAC identifies a FINGERPRINT_KEY.
-_KEY_CHECK: Final = "key check"
-
-# How many hex digits of a key check are the id of the key.
-_KEY_ID_LENGTH: Final = 8
-
 _DATABASE_URLS: Final = r"sqlite:///.+|postgresql\+psycopg://.+"
-
-_Fields = dict[str, Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,10 +73,9 @@ R = TypeVar("R")
 @dataclass(frozen=True, slots=True)
 class _OpenStore:
     backend: Memory | Sql
-    fingerprint_keys: dict[str, bytes] = field(repr=False)  # by id; the first one makes the fingerprints
-    threads: ThreadPoolExecutor | None = None
-    group_commit: GroupCommit | None = None
-    retries: set[asyncio.Task[None]] = field(default_factory=set)
+    keys: FingerprintKeys
+    calls: Calls
+    retries: Retries = field(default_factory=Retries)
 
 
 _store: _OpenStore | None = None
@@ -119,17 +95,9 @@ def configure(
     """
     global _store
     close()
-    keys = (fingerprint_key, *old_fingerprint_keys)
-    if any(len(key) != 32 for key in keys):
-        raise ValueError("a fingerprint key is not 32 bytes")
-    fingerprint_keys = {_hmac(key, _KEY_CHECK)[:_KEY_ID_LENGTH]: key for key in keys}
-    if url == MEMORY:
-        _store = _OpenStore(Memory(), fingerprint_keys)
-        return
-    database = _open_database(url, keys, migrate=migrate)
-    threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
-    group_commit = GroupCommit(database.transact, threads) if database.has_single_writer else None
-    _store = _OpenStore(database, fingerprint_keys, threads, group_commit)
+    keys = FingerprintKeys(fingerprint_key, old_fingerprint_keys)
+    backend = Memory() if url == MEMORY else _open_database(url, keys, migrate=migrate)
+    _store = _OpenStore(backend, keys, Calls(backend))
 
 
 def migrate(url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[bytes] = ()) -> tuple[str | None, str]:
@@ -137,7 +105,7 @@ def migrate(url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[
 
     Raises what `configure` raises.
     """
-    database = _open_database(url, (fingerprint_key, *old_fingerprint_keys), migrate=True)
+    database = _open_database(url, FingerprintKeys(fingerprint_key, old_fingerprint_keys), migrate=True)
     database.close()
     return database.found_version, database.known_version
 
@@ -160,8 +128,7 @@ def close() -> None:
     global _store
     if _store is None:
         return
-    if _store.threads is not None:
-        _store.threads.shutdown(wait=False, cancel_futures=True)  # a call to a vanished database may hang in one
+    _store.calls.close()
     _store.backend.close()
     _store = None
 
@@ -176,12 +143,12 @@ def keyed_digests(text: str) -> dict[str, str]:
 
     FINGERPRINT_KEY comes first. An id has 8 hex digits and says nothing about its key.
     """
-    return {key_id: _hmac(key, text) for key_id, key in _opened().fingerprint_keys.items()}
+    return _opened().keys.digests(text)
 
 
 def fingerprint_key_ids() -> list[str]:
     """Return the ids of FINGERPRINT_KEY and FINGERPRINT_OLD_KEYS, in this order."""
-    return list(_opened().fingerprint_keys)
+    return _opened().keys.ids()
 
 
 def salted_digest(text: str) -> str:
@@ -223,31 +190,19 @@ async def settle(
     code: the bank's authorization code, up to 64 characters
     attempt: refuse when another attempt has claimed the payment since
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
-    Raises `NotPending` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
+    Raises `NotInStatus` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
-    change = partial(
-        _opened().backend.settle,
-        payment_id,
-        status,
-        changed_by,
-        note,
-        code=code,
-        attempt=attempt,
-        if_unresolved=if_unresolved,
-    )
-    line = _change(payment_id, changed_by, (Status.PENDING, status), note, code)
-    return await _run(change, grouped=True, changed=lambda _: line)
+    change = _change(payment_id, (Status.PENDING, status), changed_by, note, code)
+    return await _record(change, attempt=attempt, if_unresolved=if_unresolved)
 
 
 async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str = "") -> Payment:
     """Record that a DECLINED payment is AUTHORIZED, with a line of the audit trail, and return the payment.
 
     The bank's own answer counts more than what was recorded before. Nothing turns AUTHORIZED into DECLINED.
-    Raises `NotDeclined` when the payment is not DECLINED, and `StoreUnavailable`.
+    Raises `NotInStatus` when the payment is not DECLINED, and `StoreUnavailable`.
     """
-    change = partial(_opened().backend.correct, payment_id, changed_by, note, code)
-    line = _change(payment_id, changed_by, (Status.DECLINED, Status.AUTHORIZED), note, code)
-    return await _run(change, grouped=True, changed=lambda _: line)
+    return await _record(_change(payment_id, (Status.DECLINED, Status.AUTHORIZED), changed_by, note, code))
 
 
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
@@ -341,8 +296,7 @@ async def move_bank(old: str, new: str, moved_by: str) -> int:
     Returns how many payments of `old` are PENDING.
     """
     move = BankMove(old=old, new=new, moved_at=datetime.now(UTC), moved_by=moved_by)
-    line = {"changed_by": moved_by, "from_bank": old, "to_bank": new}
-    return await _run(partial(_opened().backend.move_bank, move), changed=lambda _: line)
+    return await _opened().calls.run(partial(_opened().backend.move_bank, move), audited=lambda _: move)
 
 
 async def is_same_bank(recorded: str, now: str) -> bool:
@@ -352,8 +306,8 @@ async def is_same_bank(recorded: str, now: str) -> bool:
 
 async def add_api_key(key: ApiKey, changed_by: str) -> None:
     """Record a new API key, with a line of the audit trail."""
-    change = partial(_opened().backend.add_api_key, key, changed_by)
-    await _run(change, changed=lambda _: _key_change(key, changed_by, "created"))
+    change = KeyChange.of(key, changed_by)
+    await _opened().calls.run(partial(_opened().backend.add_api_key, key, change), audited=lambda _: change)
 
 
 async def list_api_keys() -> list[ApiKey]:
@@ -361,10 +315,10 @@ async def list_api_keys() -> list[ApiKey]:
     return await _call(_opened().backend.list_api_keys)
 
 
-async def revoke_api_key(key_id: str, changed_by: str) -> ApiKey | None:
-    """Revoke an API key, with a line of the audit trail, and return it; return None when no valid key has this id."""
-    change = partial(_opened().backend.revoke_api_key, key_id, changed_by)
-    return await _run(change, changed=lambda key: _key_change(key, changed_by, "revoked") if key else None)
+async def revoke_api_key(key_id: str, changed_by: str) -> KeyChange | None:
+    """Revoke an API key, and return the line of the audit trail; return None when no valid key has this id."""
+    revoke = partial(_opened().backend.revoke_api_key, key_id, changed_by)
+    return await _opened().calls.run(revoke, audited=lambda change: change)
 
 
 async def key_history() -> list[KeyChange]:
@@ -398,67 +352,37 @@ def keep_trying(
     if _store is None:
         log.error("payment %s: %s is not recorded, the store is closed", payment_id, what)
         return
-    task = asyncio.create_task(_retry(payment_id, record, what, after))
-    _store.retries.add(task)
-    task.add_done_callback(_store.retries.discard)
+    _store.retries.begin(payment_id, record, what, after)
 
 
 async def stop() -> None:
     """Cancel what `keep_trying` is still trying, and log it; the resolver finds these payments PENDING."""
     if _store is not None:
-        retries = list(_store.retries)
-        for task in retries:
-            task.cancel()
-        await asyncio.gather(*retries, return_exceptions=True)
+        await _store.retries.stop()
 
 
-async def _retry(
-    payment_id: UUID, record: Callable[[], Awaitable[object]], what: str, after: "asyncio.Future[Any] | None"
-) -> None:
-    try:
-        await _until_recorded(payment_id, record, what, after)
-    except asyncio.CancelledError:
-        log.error("payment %s: %s was not recorded before the gateway stopped", payment_id, what)
-        raise
-
-
-async def _until_recorded(
-    payment_id: UUID, record: Callable[[], Awaitable[object]], what: str, after: "asyncio.Future[Any] | None"
-) -> None:
-    if after is not None:
-        await asyncio.wait([after])
-    for delay_s in itertools.chain(RETRY_DELAYS_S, itertools.repeat(RETRY_DELAYS_S[-1])):
-        await asyncio.sleep(delay_s)
-        try:
-            await record()
-        except Exception as error:
-            reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
-            log.warning("payment %s: %s is not recorded yet: %s", payment_id, what, reason)
-        else:
-            log.info("payment %s: %s is recorded now", payment_id, what)
-            return
-
-
-def _open_database(url: str, fingerprint_keys: Sequence[bytes], *, migrate: bool) -> Sql:
-    key_checks = [_hmac(key, _KEY_CHECK) for key in fingerprint_keys]
+def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool) -> Sql:
     if re.fullmatch(_DATABASE_URLS, url):
         with contextlib.suppress(InvalidUrl):
-            return Sql(url, connections=CONNECTIONS, key_checks=key_checks, migrate=migrate)
+            return Sql(url, connections=CONNECTIONS, key_checks=keys.checks, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")
 
 
-def _change(payment_id: UUID, changed_by: str, statuses: tuple[Status, Status], note: str, code: str) -> _Fields:
-    before, after = statuses
-    fields = {"payment_id": payment_id, "changed_by": changed_by, "from": before, "to": after, "note": note}
-    return {**fields, "code": code}
+def _change(payment_id: UUID, statuses: tuple[Status, Status], changed_by: str, note: str, code: str) -> Change:
+    return Change(
+        payment_id=payment_id,
+        changed_at=datetime.now(UTC),
+        changed_by=changed_by,
+        from_status=statuses[0],
+        to_status=statuses[1],
+        note=note,
+        authorization_code=code,
+    )
 
 
-def _key_change(key: ApiKey, changed_by: str, change: str) -> _Fields:
-    return {"key_id": key.id, "merchant": key.merchant, "changed_by": changed_by, "change": change}
-
-
-def _hmac(key: bytes, text: str) -> str:
-    return hmac.digest(key, text.encode(), hashlib.sha256).hex()
+async def _record(change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
+    record = partial(_opened().backend.change, change, attempt=attempt, if_unresolved=if_unresolved)
+    return await _opened().calls.run(record, grouped=True, audited=lambda _: change)
 
 
 def _opened() -> _OpenStore:
@@ -468,53 +392,8 @@ def _opened() -> _OpenStore:
 
 
 async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    return await _run(partial(function, *args, **kwargs), grouped=True)
+    return await _opened().calls.run(partial(function, *args, **kwargs), grouped=True)
 
 
 async def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    return await _run(partial(function, *args, **kwargs))
-
-
-async def _run(
-    call: Callable[[], R], *, grouped: bool = False, changed: Callable[[R], _Fields | None] | None = None
-) -> R:
-    """Call a function of the backend.
-
-    grouped: together with other writes in one transaction, where the backend does that
-    changed: returns the line of the audit trail from the result; logged even when the caller has given up waiting
-    """
-    opened = _opened()
-    if opened.threads is None:
-        result = call()
-        if changed is not None:
-            _log_change(changed(result))
-        return result
-    if grouped and opened.group_commit is not None:
-        future = opened.group_commit.submit(call)
-    else:
-        context = contextvars.copy_context()  # log lines of the call carry the request's id
-        future = asyncio.get_running_loop().run_in_executor(opened.threads, lambda: context.run(call))
-    if changed is not None:
-        line = changed
-
-        def log_if_done(done: "asyncio.Future[R]") -> None:
-            if not done.cancelled() and done.exception() is None:
-                _log_change(line(done.result()))
-
-        future.add_done_callback(log_if_done)
-    return await _in_time(future)
-
-
-def _log_change(line: _Fields | None) -> None:
-    """Log a line of the audit trail as well, because the owner of the database can change the database."""
-    if line is not None:
-        logs.audit(line)
-
-
-async def _in_time(call: "asyncio.Future[R]") -> R:
-    try:
-        async with asyncio.timeout(WAIT_S):
-            # The call goes on after the timeout; a caller that must undo it awaits `unfinished` first.
-            return await asyncio.shield(call)
-    except TimeoutError:
-        raise StoreUnavailable(f"no answer within {WAIT_S:g} s", call) from None
+    return await _opened().calls.run(partial(function, *args, **kwargs))

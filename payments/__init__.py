@@ -168,7 +168,7 @@ async def _settle(attempt: _Attempt, answer: bank.Authorization) -> Payment:
     payment, status = attempt.payment, _status(answer)
     try:
         return await store.settle(payment.id, status, GATEWAY, code=answer.code, attempt=attempt.id)
-    except store.NotPending:  # the resolver was faster, or only the answer to an earlier settling was lost
+    except store.NotInStatus:  # the resolver was faster, or only the answer to an earlier settling was lost
         recorded = await conflicts.settle(payment.id, status, GATEWAY, "the bank's answer", answer.code)
         if recorded is None or recorded.status is Status.PENDING:
             log.error("payment %s: another attempt has claimed it, and %s is not recorded", payment.id, _what(answer))

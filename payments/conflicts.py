@@ -27,7 +27,7 @@ async def settle(payment_id: UUID, status: Status, changed_by: str, note: str, c
     if status is Status.AUTHORIZED:
         try:
             corrected = await store.correct(payment_id, changed_by, note, code)
-        except store.NotDeclined:  # another process was faster
+        except store.NotInStatus:  # another process was faster
             return await store.find(payment_id)
     else:
         corrected = recorded

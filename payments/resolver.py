@@ -101,7 +101,7 @@ async def _resolve(payment: Payment) -> None:
         await store.settle(payment.id, status, RESOLVER, note, code=found.code, if_unresolved=True)
     except _StillPending as reason:
         log.warning("payment %s is PENDING, %s", payment.id, reason)
-    except store.NotPending:  # a request or an operator was faster
+    except store.NotInStatus:  # a request or an operator was faster
         if found.authorized is not None:
             await conflicts.settle(payment.id, status, RESOLVER, note, found.code)
     except store.StoreUnavailable as error:

@@ -10,20 +10,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from storage.banks import BankMove, is_same_bank, names_of_bank
 from storage.records import (
     ApiKey,
-    BankMove,
     Change,
     Claimed,
     IdempotencyKey,
     KeyChange,
-    NotDeclined,
-    NotPending,
+    NotInStatus,
     Payment,
     Status,
     UnresolvedStats,
-    is_same_bank,
-    names_of_bank,
 )
 
 
@@ -75,65 +72,27 @@ class Memory:
         self._rows[row.payment.id] = row
         return row.payment
 
-    def settle(
-        self,
-        payment_id: UUID,
-        status: Status,
-        changed_by: str,
-        note: str,
-        *,
-        code: str = "",
-        attempt: UUID | None = None,
-        if_unresolved: bool = False,
-    ) -> Payment:
-        row = self._pending(payment_id, attempt)
+    def change(self, change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
+        row = self._find(change.payment_id, change.from_status, attempt)
         if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
-            raise NotPending
-        self._changes.append(
-            Change(
-                payment_id=payment_id,
-                changed_at=datetime.now(UTC),
-                changed_by=changed_by,
-                from_status=row.payment.status,
-                to_status=status,
-                note=note,
-                authorization_code=code,
-            )
-        )
-        row.payment = replace(row.payment, status=status, authorization_code=code)
-        return row.payment
-
-    def correct(self, payment_id: UUID, changed_by: str, note: str, code: str) -> Payment:
-        row = self._rows.get(payment_id)
-        if row is None or row.payment.status is not Status.DECLINED:
-            raise NotDeclined
-        self._changes.append(
-            Change(
-                payment_id=payment_id,
-                changed_at=datetime.now(UTC),
-                changed_by=changed_by,
-                from_status=Status.DECLINED,
-                to_status=Status.AUTHORIZED,
-                note=note,
-                authorization_code=code,
-            )
-        )
-        row.payment = replace(row.payment, status=Status.AUTHORIZED, authorization_code=code)
+            raise NotInStatus
+        self._changes.append(change)
+        row.payment = replace(row.payment, status=change.to_status, authorization_code=change.authorization_code)
         return row.payment
 
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
-        row = self._pending(payment_id)
+        row = self._find(payment_id, Status.PENDING)
         if row is not None:
             row.working_until = datetime.now(UTC)
             row.look_up_at = row.working_until + timedelta(seconds=look_up_in_s)
 
     def release(self, payment_id: UUID, attempt: UUID) -> None:
-        row = self._pending(payment_id, attempt)
+        row = self._find(payment_id, Status.PENDING, attempt)
         if row is not None:
             row.released = True
 
     def drop(self, payment_id: UUID, attempt: UUID) -> None:
-        row = self._pending(payment_id, attempt)
+        row = self._find(payment_id, Status.PENDING, attempt)
         if row is not None and attempt != payment_id:
             row.released = True
         elif row is not None:
@@ -201,20 +160,20 @@ class Memory:
     def is_same_bank(self, recorded: str, now: str) -> bool:
         return is_same_bank(recorded, now, self._bank_moves)
 
-    def add_api_key(self, key: ApiKey, changed_by: str) -> None:
+    def add_api_key(self, key: ApiKey, change: KeyChange) -> None:
         self._api_keys[key.id] = key
-        self._record_change(key, changed_by, "created")
+        self._key_changes.append(change)
 
     def list_api_keys(self) -> list[ApiKey]:
         return list(self._api_keys.values())
 
-    def revoke_api_key(self, key_id: str, changed_by: str) -> ApiKey | None:
+    def revoke_api_key(self, key_id: str, changed_by: str) -> KeyChange | None:
         key = self._api_keys.get(key_id)
         if key is None or key.revoked_at is not None:
             return None
         self._api_keys[key_id] = replace(key, revoked_at=datetime.now(UTC))
-        self._record_change(key, changed_by, "revoked")
-        return self._api_keys[key_id]
+        self._key_changes.append(KeyChange.of(self._api_keys[key_id], changed_by))
+        return self._key_changes[-1]
 
     def key_history(self) -> list[KeyChange]:
         return list(self._key_changes)
@@ -234,15 +193,9 @@ class Memory:
     def _kept(self) -> list[_Row]:
         return [row for row in self._rows.values() if not row.released]
 
-    def _record_change(self, key: ApiKey, changed_by: str, change: str) -> None:
-        now = datetime.now(UTC)
-        self._key_changes.append(
-            KeyChange(key_id=key.id, merchant=key.merchant, changed_at=now, changed_by=changed_by, change=change)
-        )
-
-    def _pending(self, payment_id: UUID, attempt: UUID | None = None) -> _Row | None:
+    def _find(self, payment_id: UUID, status: Status, attempt: UUID | None = None) -> _Row | None:
         row = self._rows.get(payment_id)
-        if row is None or row.released or row.payment.status is not Status.PENDING:
+        if row is None or row.released or row.payment.status is not status:
             return None
         return row if attempt in {None, row.attempt} else None
 

@@ -1,11 +1,12 @@
 """Which tables a database has now; the steps in storage/migrations/ create them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
-from storage.records import RELEASED, Status
+from storage.records import RELEASED, Payment, Status
 
 metadata = sa.MetaData()
 
@@ -57,6 +58,7 @@ payments = sa.Table(
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
     sa.Index("payments_created_at", "created_at"),
 )
+payment_columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 is_pending = payments.c.status == Status.PENDING
 is_released = payments.c.status == RELEASED
 sa.Index("payments_pending", payments.c.look_up_at, postgresql_where=is_pending, sqlite_where=is_pending)
@@ -130,3 +132,9 @@ meta = sa.Table(
     sa.Column("name", sa.String(32), primary_key=True),
     sa.Column("value", sa.String(64), nullable=False),
 )
+
+
+def payment_of(row: Sequence[Any]) -> Payment:
+    """Return the record in a row that begins with `payment_columns`."""
+    values = dict(zip(Payment.__dataclass_fields__, row, strict=False))
+    return Payment(**{**values, "status": Status(values["status"])})

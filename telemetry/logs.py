@@ -46,7 +46,12 @@ _AUDIT: Final = logging.getLogger("gateway.audit")
 # How a line is written: when it was logged, in seconds since the epoch, its level, its logger, and its fields.
 _Line = Callable[[float, str, str, dict[str, Any]], str]
 
-_encode: Final = json.JSONEncoder(default=str).encode
+
+def _text_of(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+_encode: Final = json.JSONEncoder(default=_text_of).encode
 
 
 def is_json(log_format: str) -> bool:

@@ -16,6 +16,7 @@ import bank
 import payments
 import store
 from bank.simulator import Simulator
+from storage import retries
 from store import Payment, Status
 from telemetry import metrics, request_context
 from tests.support import AUTHORIZED_CARD, DECLINED_CARD, FAILED, REFUSED, UNAVAILABLE_CARD, store_url, valid_payment
@@ -254,7 +255,7 @@ def test_a_failure_while_settling_raises_nothing_and_loses_no_answer(
     calls = [wrap(store.settle), store.settle]
     settle_once_broken = lambda *args, **options: calls.pop(0)(*args, **options)  # noqa: E731
     monkeypatch.setattr(store, "settle", settle_once_broken)
-    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr(retries, "DELAYS_S", (0.01,))
     payment, found = pay_and_wait_for(Status.AUTHORIZED)
     assert isinstance(payment, Payment)
     assert payment.status in {Status.PENDING, Status.AUTHORIZED}
@@ -283,7 +284,7 @@ def test_a_failure_after_nothing_was_charged_is_still_the_banks_error(
     """The caller learns that no payment is kept, and the record is released as soon as that works."""
     calls = [wrap(store.release), store.release]
     monkeypatch.setattr(store, "release", lambda *args: calls.pop(0)(*args))
-    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr(retries, "DELAYS_S", (0.01,))
     outcome, found = pay_and_wait_for(None, card_number=card_number)
     assert isinstance(outcome, error)
     assert found is None
@@ -349,7 +350,7 @@ def test_a_claim_whose_answer_is_lost_is_undone(monkeypatch: pytest.MonkeyPatch)
         paid = await payments.pay("acme", valid_payment(), "a key")
         assert asked == [paid.payment.id] * 2
 
-    monkeypatch.setattr(store, "RETRY_DELAYS_S", (0.01,))
+    monkeypatch.setattr(retries, "DELAYS_S", (0.01,))
     connect(monkeypatch, decide)
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 import store
-from store import Claimed, IdempotencyKey, NotPending, Payment, Status
+from store import Claimed, IdempotencyKey, NotInStatus, Payment, Status
 from tests.support import store_url
 
 ONE = IdempotencyKey(digest="k" * 64, fingerprint="1" * 64)
@@ -70,7 +70,7 @@ def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
         assert await store.history(payment.id) == []
         await store.mark_unresolved(payment.id, 0)
         for if_unresolved in (False, True):
-            with pytest.raises(NotPending):
+            with pytest.raises(NotInStatus):
                 await store.settle(payment.id, Status.DECLINED, "someone", if_unresolved=if_unresolved)
         await claimed_again(payment, pending())
 
@@ -107,7 +107,7 @@ def test_a_delayed_end_of_an_attempt_does_not_undo_a_retry() -> None:
         await store.release(payment.id, payment.id)
         await store.drop(payment.id, payment.id)
         await store.withdraw(payment, ONE)
-        with pytest.raises(NotPending):
+        with pytest.raises(NotInStatus):
             await store.settle(payment.id, Status.DECLINED, "the first attempt", attempt=payment.id)
         assert await store.find(payment.id) == replace(second, id=payment.id)
         await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=second.id)

@@ -1,0 +1,139 @@
+"""How a payment is claimed in a database, released, and claimed again under its idempotency key.
+
+A unique index on (merchant, idempotency_key) of the rows that are not released gives a key to one payment. A unique
+constraint on these columns and key_use lets a request that did not see a released row find it.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Final
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from storage import banks
+from storage.banks import BankMove
+from storage.clock import now
+from storage.records import RELEASED, Claimed, IdempotencyKey, Payment, Status, StoreUnavailable, fields_of
+from storage.tables import bank_moves, is_pending, is_released, payment_columns, payment_of, payments
+
+# How often a claim whose key was used before is tried while other requests change the key's payments.
+TRIES: Final = 5
+
+_key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "key_use")]
+_may_be_running = (payments.c.working_until > now()).label("may_be_running")
+_times = {"claimed_at": now()} | dict.fromkeys(("working_until", "look_up_at"), now(sa.bindparam("request_s")))
+_insert = sa.insert(payments).values(_times)
+
+# Begins a transaction, or continues one.
+_Transaction = Callable[[], AbstractContextManager[sa.Connection]]
+
+
+def claim(
+    transaction: _Transaction, payment: Payment, key: IdempotencyKey | None, request_s: float
+) -> Payment | Claimed:
+    """Claim a payment, as `store.claim` says. Each try is a transaction."""
+    row = {**fields_of(payment), "request_s": request_s, "attempt": payment.id, "key_use": 1}
+    if key is not None:
+        row |= {"idempotency_key": key.digest}
+        row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
+        # No gateway writes older digests any more, so a row that has one can't appear after this search.
+        claimed = _claim_used_key(transaction, payment, key, row) if key.older_digests else None
+        if claimed is not None:
+            return claimed
+    for _ in range(TRIES):
+        try:
+            with transaction() as connection:
+                connection.execute(_insert, row)
+        except IntegrityError:
+            if key is None:
+                raise
+        else:
+            return payment
+        claimed = _claim_used_key(transaction, payment, key, row)
+        if claimed is not None:
+            return claimed
+    raise StoreUnavailable("other requests changed the key's payments each time")
+
+
+def delete(connection: sa.Connection, attempt: UUID) -> None:
+    """Delete the payment that this request made, unless it is settled or another request has claimed it."""
+    own = sa.and_(payments.c.id == attempt, payments.c.attempt == attempt)
+    connection.execute(sa.delete(payments).where(own, is_pending))
+
+
+def release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnElement[bool]) -> None:
+    """Release the payment, unless it is settled or another request has claimed it."""
+    release = sa.update(payments).where(of_payment, payments.c.attempt == attempt, is_pending)
+    connection.execute(release.values(status=RELEASED))
+
+
+def is_same_bank(connection: sa.Connection, recorded: str, now: str) -> bool:
+    """Return whether the bank with the identity `recorded` has the identity `now`, directly or after moves."""
+    return recorded == now or banks.is_same_bank(recorded, now, bank_moves_of(connection))
+
+
+def bank_moves_of(connection: sa.Connection) -> list[BankMove]:
+    """Return the moves of banks that operators have recorded."""
+    columns = [bank_moves.c[name] for name in BankMove.__dataclass_fields__]
+    return [BankMove(**row._mapping) for row in connection.execute(sa.select(*columns))]
+
+
+def _claim_used_key(
+    transaction: _Transaction, payment: Payment, key: IdempotencyKey, new: dict[str, Any]
+) -> Payment | Claimed | None:
+    """Return the payment that has the key, or claim the released one again.
+
+    Returns None when the caller should insert `new`, whose key_use is changed to the next one, or when another
+    request was faster.
+    """
+    query = sa.select(*payment_columns, *_key_columns, _may_be_running).where(
+        payments.c.merchant == payment.merchant, payments.c.idempotency_key.in_([key.digest, *key.older_digests])
+    )
+    try:
+        with transaction() as connection:
+            found = connection.execute(query).all()
+            if all(row.status == RELEASED for row in found):  # keep other requests from claiming one of them
+                found = connection.execute(query.order_by(payments.c.key_use).with_for_update()).all()
+            for row in found:
+                if row.status != RELEASED:
+                    return _claimed(row, payment, key)
+            for row in found:
+                if _belongs(key, payment, row):
+                    return _claim_released(connection, row, new)
+    except IntegrityError:  # another payment has got the key
+        return None
+    new["key_use"] = max((row.key_use for row in found), default=0) + 1
+    return None
+
+
+def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any]) -> Payment | Claimed | None:
+    """Claim a row again; return None when another request was faster.
+
+    At another bank the payment becomes unresolved, because the bank that was asked can't be asked again.
+    """
+    same_bank = is_same_bank(connection, released.bank, new["bank"])
+    names = ("created_at", "attempt", "bank", "payment_fingerprint", "fingerprint_key")
+    values = {"status": Status.PENDING, "look_ups": 0, **_times, **{name: new[name] for name in names}}
+    if not same_bank:
+        values |= {"working_until": now(), "look_up_at": now(), "bank": released.bank}
+    update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
+    claimed = connection.execute(update.returning(*payment_columns), {"request_s": new["request_s"]}).one_or_none()
+    if claimed is None:
+        return None
+    payment = payment_of(claimed)
+    return payment if same_bank else Claimed(payment=payment, same_payment=True, in_progress=False)
+
+
+def _claimed(row: Any, payment: Payment, key: IdempotencyKey) -> Claimed:
+    recorded = payment_of(row)
+    in_progress = recorded.status is Status.PENDING and bool(row.may_be_running)
+    return Claimed(payment=recorded, same_payment=_belongs(key, payment, row), in_progress=in_progress)
+
+
+def _belongs(key: IdempotencyKey, payment: Payment, row: Any) -> bool:
+    """Return whether `payment`, sent with this key, is the payment of the row, which may be released."""
+    values = {name: getattr(row, name) for name in Payment.__dataclass_fields__}
+    recorded = Payment(**{**values, "status": Status.PENDING})  # a released row has no `Status`
+    return key.belongs_to(payment, recorded, row.payment_fingerprint, row.fingerprint_key)
