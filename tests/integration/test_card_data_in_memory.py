@@ -178,7 +178,9 @@ def test_nothing_refers_to_a_card_after_a_refusal(
         assert_nothing_refers_to_a_card()
 
 
-def test_nothing_refers_to_a_card_when_the_bank_can_not_be_reached_or_the_client_is_gone() -> None:
+def test_nothing_refers_to_a_card_when_the_bank_can_not_be_reached_or_the_client_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """A refused connection is a 503; a client that closes its connection gets no answer."""
     with free_port() as free:
         pass
@@ -188,6 +190,7 @@ def test_nothing_refers_to_a_card_when_the_bank_can_not_be_reached_or_the_client
             assert client.status() == 503
             assert_nothing_refers_to_a_card()
             client.send(json.dumps(valid_payment(card_number=new_card())).encode())
+        wait_until(lambda: caplog.text.count("the bank did not process it") == 2)  # the second request has begun, too
         assert_nothing_refers_to_a_card()
 
 
