@@ -178,7 +178,10 @@ def _forget(error: BaseException) -> None:
 
 
 class _Adapter(HTTPAdapter):
-    """An adapter for one bank, which finds its connection pool once instead of for each request."""
+    """An adapter for one bank, without what `requests` does for other servers: it takes a tenth of a payment's CPU.
+
+    The overridden methods are those that `HTTPAdapter` offers for this.
+    """
 
     _pool: Any = None
 
@@ -190,6 +193,15 @@ class _Adapter(HTTPAdapter):
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
         return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: object) -> str:  # noqa: ARG002
+        return request.path_url  # there is no proxy
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        """Make a response with what is read of it: its status and body. Cookies and headers of a bank are not used."""
+        response = requests.Response()
+        response.status_code, response.raw, response.request = resp.status, resp, req
+        return response
 
     def close(self) -> None:
         if self._pool is not None:

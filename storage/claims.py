@@ -24,7 +24,7 @@ TRIES: Final = 5
 _key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprint_key", "key_use")]
 _may_be_running = (payments.c.working_until > now()).label("may_be_running")
 _times = {"claimed_at": now()} | dict.fromkeys(("working_until", "look_up_at"), now(sa.bindparam("request_s")))
-_insert = sa.insert(payments).values(_times)
+_insert = sa.insert(payments).values(_times).inline()
 
 # Begins a transaction, or continues one.
 _Transaction = Callable[[], AbstractContextManager[sa.Connection]]
