@@ -216,7 +216,8 @@ async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
 async def release(payment_id: UUID, attempt: UUID) -> None:
     """Hide a PENDING payment that the bank says it did not process, and keep its id for a retry.
 
-    A released payment is found by `claim` only. Nothing happens when another attempt has claimed the payment since.
+    A released payment is found by `claim` only. Nothing happens when another attempt has claimed the payment since, or
+    when the time of its request is over: it is shown as PENDING then, and the resolver asks the bank.
     """
     await _write(_opened().backend.release, payment_id, attempt)
 

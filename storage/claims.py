@@ -64,8 +64,13 @@ def delete(connection: sa.Connection, attempt: UUID) -> None:
 
 
 def release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnElement[bool]) -> None:
-    """Release the payment, unless it is settled or another request has claimed it."""
-    release = sa.update(payments).where(of_payment, payments.c.attempt == attempt, is_pending)
+    """Release the payment, unless it is settled, another request has claimed it, or it may have been shown.
+
+    Once its request's time is over, a payment is shown as PENDING, and must not be hidden again.
+    """
+    release = sa.update(payments).where(
+        of_payment, payments.c.attempt == attempt, is_pending, payments.c.working_until > now()
+    )
     connection.execute(release.values(status=RELEASED))
 
 

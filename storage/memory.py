@@ -88,13 +88,13 @@ class Memory:
 
     def release(self, payment_id: UUID, attempt: UUID) -> None:
         row = self._find(payment_id, Status.PENDING, attempt)
-        if row is not None:
+        if row is not None and row.working_until > datetime.now(UTC):  # else it may have been shown as PENDING
             row.released = True
 
     def drop(self, payment_id: UUID, attempt: UUID) -> None:
         row = self._find(payment_id, Status.PENDING, attempt)
         if row is not None and attempt != payment_id:
-            row.released = True
+            self.release(payment_id, attempt)
         elif row is not None:
             del self._rows[payment_id]
             if row.key is not None:

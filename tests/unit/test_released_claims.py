@@ -78,6 +78,23 @@ def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
 
 
 @pytest.mark.usefixtures("opened")
+def test_a_payment_that_was_shown_as_pending_is_not_released() -> None:
+    """A release that is recorded late, after an outage of the store, would hide a payment that a retry has found."""
+
+    async def scenario() -> None:
+        first, retry = pending(), pending()
+        await store.claim(first, ONE, 0)
+        found = await store.claim(retry, ONE, 60)
+        assert found == store.Claimed(payment=first, same_payment=True, in_progress=False)
+        await store.release(first.id, first.id)
+        assert await store.find(first.id) == first
+        assert await store.list_unresolved() == [first]
+        await store.settle(first.id, Status.AUTHORIZED, "resolver")
+
+    run(scenario)
+
+
+@pytest.mark.usefixtures("opened")
 def test_a_retry_claims_a_released_payment_again_with_its_id() -> None:
     """It is PENDING with a running request, and is settled or released as any other."""
 
