@@ -11,14 +11,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self
+from uuid import uuid4
 
 import pytest
 import requests
 import uvicorn
 
+from bank import AuthorizationRequest
 from server.protocol import Protocol
+from store import Payment, Status
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,6 +60,38 @@ def valid_payment(**changes: Any) -> dict[str, Any]:
         **changes,
     }
     return {name: value for name, value in payment.items() if value is not None}
+
+
+def authorization_request(**changes: Any) -> AuthorizationRequest:
+    """Return what a bank is asked for a payment that the simulator authorizes, with `changes`."""
+    values = {
+        "payment_id": uuid4(),
+        "card_number": AUTHORIZED_CARD,
+        "expiry_month": 4,
+        "expiry_year": 2030,
+        "currency": "GBP",
+        "amount": 100,
+        "cvv": "123",
+        "trace": {},
+        "answer_by": time.monotonic() + 60,
+    }
+    return AuthorizationRequest(**{**values, **changes})
+
+
+def pending_payment(**changes: Any) -> Payment:
+    """Return the record of a payment whose outcome is not known, with `changes`."""
+    values = {
+        "id": uuid4(),
+        "merchant": "acme",
+        "status": Status.PENDING,
+        "card_last4": "8877",
+        "expiry_month": 12,
+        "expiry_year": 2099,
+        "currency": "GBP",
+        "amount": 1050,
+        "created_at": datetime.now(UTC),
+    }
+    return Payment(**{**values, **changes})
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 import bank
 from bank.simulator import Simulator
 from config import SETTINGS, ConfigError
+from tests.support import authorization_request
 
 OPTIONS: dict[str, Any] = {
     "connect_timeout_s": 0.3,
@@ -144,30 +145,19 @@ def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Acquirer:
     return acquirer
 
 
-def request() -> bank.AuthorizationRequest:
-    return bank.AuthorizationRequest(
-        payment_id=uuid4(),
-        card_number="2222405343248877",
-        expiry_month=4,
-        expiry_year=2030,
-        currency="GBP",
-        amount=100,
-        cvv="123",
-        trace={},
-        answer_by=time.monotonic() + 60,
-    )
-
-
 def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits for `connect_timeout_s` and raises Overloaded, a kind of NotReached; look-ups take slots, too."""
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=0.2)
 
     async def three_calls() -> list[object]:
-        first, second = asyncio.create_task(bank.authorize(request())), asyncio.create_task(bank.look_up(uuid4()))
+        first, second = (
+            asyncio.create_task(bank.authorize(authorization_request())),
+            asyncio.create_task(bank.look_up(uuid4())),
+        )
         for _ in range(2):
             await acquirer.begun.acquire()
         started = time.monotonic()
-        third = await asyncio.gather(bank.authorize(request()), return_exceptions=True)
+        third = await asyncio.gather(bank.authorize(authorization_request()), return_exceptions=True)
         assert time.monotonic() - started > 0.15
         acquirer.answer.set()
         return [await first, await second, *third]
@@ -186,7 +176,7 @@ def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.M
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=10)
 
     async def five_calls() -> list[bank.Authorization]:
-        calls = [asyncio.create_task(bank.authorize(request())) for _ in range(5)]
+        calls = [asyncio.create_task(bank.authorize(authorization_request())) for _ in range(5)]
         for _ in range(2):
             await acquirer.begun.acquire()
         assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 2

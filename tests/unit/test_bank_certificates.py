@@ -5,18 +5,16 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import trustme
 
-from bank import AuthorizationRequest, BankError, NoAnswer, NotReached
+from bank import BankError, NoAnswer, NotReached
 from bank.client import AcquiringBank
-from tests.support import reply, scripted_bank
+from tests.support import authorization_request, reply, scripted_bank
 
 AUTHORIZED = reply(200, b'{"authorized": true}')
 
@@ -65,19 +63,8 @@ def client(url: str, ca_file: str, certificate: str | None = None) -> AcquiringB
 
 def outcome(acquirer: AcquiringBank) -> bool | type[BankError]:
     """Authorize a payment, and return the answer or the class of the error."""
-    request = AuthorizationRequest(
-        payment_id=uuid4(),
-        card_number="2222405343248877",
-        expiry_month=4,
-        expiry_year=2030,
-        currency="GBP",
-        amount=100,
-        cvv="123",
-        trace={},
-        answer_by=time.monotonic() + 60,
-    )
     try:
-        return asyncio.run(acquirer.authorize(request)).authorized
+        return asyncio.run(acquirer.authorize(authorization_request())).authorized
     except BankError as error:
         return type(error)
 

@@ -16,9 +16,9 @@ from uuid import uuid4
 import pytest
 import trustme
 
-from bank import AuthorizationRequest, BankError, NoAnswer, NotReached, Refused
+from bank import BankError, NoAnswer, NotReached, Refused
 from bank.client import AcquiringBank
-from tests.support import reply, scripted_bank
+from tests.support import authorization_request, reply, scripted_bank
 
 DECLINED = {"authorized": False, "authorization_code": ""}
 STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"authorized": true}'
@@ -81,24 +81,10 @@ def client(url: str, ca_file: str | None = None) -> AcquiringBank:
     return AcquiringBank(url, connect_timeout_s=5, timeout_s=5, retries=0, concurrency=1, ca_file=ca_file)
 
 
-def request() -> AuthorizationRequest:
-    return AuthorizationRequest(
-        payment_id=uuid4(),
-        card_number="2222405343248877",
-        expiry_month=4,
-        expiry_year=2030,
-        currency="GBP",
-        amount=100,
-        cvv="123",
-        trace={},
-        answer_by=time.monotonic() + 60,
-    )
-
-
 def outcome(acquirer: AcquiringBank) -> bool | type[BankError]:
     """Authorize a payment, and return the answer or the class of the error."""
     try:
-        return asyncio.run(acquirer.authorize(request())).authorized
+        return asyncio.run(acquirer.authorize(authorization_request())).authorized
     except BankError as error:
         return type(error)
 

@@ -4,27 +4,12 @@ import asyncio
 import socket
 import time
 from contextlib import suppress
-from uuid import uuid4
 
 import pytest
 
 import bank
-from bank import AuthorizationRequest, BankError, NotReached, Overloaded, Refused
-from tests.support import free_port, reply, scripted_bank
-
-
-def request() -> AuthorizationRequest:
-    return AuthorizationRequest(
-        payment_id=uuid4(),
-        card_number="2222405343248877",
-        expiry_month=4,
-        expiry_year=2030,
-        currency="GBP",
-        amount=100,
-        cvv="123",
-        trace={},
-        answer_by=time.monotonic() + 60,
-    )
+from bank import BankError, NotReached, Overloaded, Refused
+from tests.support import authorization_request, free_port, reply, scripted_bank
 
 
 def configure(url: str, **changes: float) -> None:
@@ -35,7 +20,7 @@ def configure(url: str, **changes: float) -> None:
 def error() -> BankError:
     """Authorize a payment, and return the error."""
     with pytest.raises(BankError) as caught:
-        asyncio.run(bank.authorize(request()))
+        asyncio.run(bank.authorize(authorization_request()))
     return caught.value
 
 
@@ -90,10 +75,10 @@ def test_a_payment_without_a_slot_was_not_sent() -> None:
     """The only slot is taken for longer than the payment waits for it."""
 
     async def scenario() -> BankError:
-        hanging = asyncio.create_task(bank.authorize(request()))
+        hanging = asyncio.create_task(bank.authorize(authorization_request()))
         await asyncio.sleep(0)
         try:
-            await bank.authorize(request())
+            await bank.authorize(authorization_request())
         except Overloaded as error:
             return error
         finally:

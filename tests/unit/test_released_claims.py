@@ -12,7 +12,7 @@ import pytest
 
 import store
 from store import Claimed, IdempotencyKey, NotInStatus, Payment, Status
-from tests.support import store_url
+from tests.support import pending_payment, store_url
 
 ONE = IdempotencyKey(digest="k" * 64, fingerprint="1" * 64)
 OTHER = IdempotencyKey(digest="k" * 64, fingerprint="2" * 64)
@@ -24,27 +24,13 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     store.configure(store_url(request.param, tmp_path, request), fingerprint_key=bytes(32))
 
 
-def pending() -> Payment:
-    return Payment(
-        id=uuid4(),
-        merchant="acme",
-        status=Status.PENDING,
-        card_last4="8877",
-        expiry_month=12,
-        expiry_year=2099,
-        currency="GBP",
-        amount=1050,
-        created_at=datetime.now(UTC),
-    )
-
-
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(scenario())  # type: ignore[arg-type]
 
 
 async def released(key: IdempotencyKey = ONE) -> Payment:
     """Claim a payment with the key and release it."""
-    payment = pending()
+    payment = pending_payment()
     assert await store.claim(payment, key, 60) == payment
     await store.release(payment.id, payment.id)
     return payment
@@ -72,7 +58,7 @@ def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
         for if_unresolved in (False, True):
             with pytest.raises(NotInStatus):
                 await store.settle(payment.id, Status.DECLINED, "someone", if_unresolved=if_unresolved)
-        await claimed_again(payment, pending())
+        await claimed_again(payment, pending_payment())
 
     run(scenario)
 
@@ -82,7 +68,7 @@ def test_a_payment_that_was_shown_as_pending_is_not_released() -> None:
     """A release that is recorded late, after an outage of the store, would hide a payment that a retry has found."""
 
     async def scenario() -> None:
-        first, retry = pending(), pending()
+        first, retry = pending_payment(), pending_payment()
         await store.claim(first, ONE, 0)
         found = await store.claim(retry, ONE, 60)
         assert found == store.Claimed(payment=first, same_payment=True, in_progress=False)
@@ -99,11 +85,13 @@ def test_a_retry_claims_a_released_payment_again_with_its_id() -> None:
     """It is PENDING with a running request, and is settled or released as any other."""
 
     async def scenario() -> None:
-        payment, second, third = await released(), pending(), pending()
+        payment, second, third = await released(), pending_payment(), pending_payment()
         await claimed_again(payment, second)
         again = replace(second, id=payment.id)
         assert await store.find(payment.id) == again
-        assert await store.claim(pending(), ONE, 60) == Claimed(payment=again, same_payment=True, in_progress=True)
+        assert await store.claim(pending_payment(), ONE, 60) == Claimed(
+            payment=again, same_payment=True, in_progress=True
+        )
         await store.release(payment.id, second.id)
         await claimed_again(payment, third)
         settled = await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=third.id)
@@ -119,7 +107,7 @@ def test_a_delayed_end_of_an_attempt_does_not_undo_a_retry() -> None:
     """Whatever an attempt still wants after another one has claimed the payment does nothing."""
 
     async def scenario() -> None:
-        payment, second = await released(), pending()
+        payment, second = await released(), pending_payment()
         await claimed_again(payment, second)
         await store.release(payment.id, payment.id)
         await store.drop(payment.id, payment.id)
@@ -143,14 +131,14 @@ def test_a_retry_that_was_never_sent_leaves_the_payment_released(end: str) -> No
     """An earlier attempt was sent, so the id has to be kept."""
 
     async def scenario() -> None:
-        payment, second = await released(), pending()
+        payment, second = await released(), pending_payment()
         await claimed_again(payment, second)
         if end == "drop":
             await store.drop(payment.id, second.id)
         else:
             await store.withdraw(second, ONE)
         assert await store.search() == []
-        await claimed_again(payment, pending())
+        await claimed_again(payment, pending_payment())
 
     run(scenario)
 
@@ -161,12 +149,12 @@ def test_a_first_attempt_that_was_never_sent_leaves_nothing(key: IdempotencyKey 
     """The next request with the key is a new payment with an id of its own."""
 
     async def scenario() -> None:
-        dropped, withdrawn, third = pending(), pending(), pending()
+        dropped, withdrawn, third = pending_payment(), pending_payment(), pending_payment()
         await store.claim(dropped, key, 60)
         await store.drop(dropped.id, dropped.id)
         assert await store.claim(withdrawn, key, 60) == withdrawn
         await store.withdraw(withdrawn, key)
-        await store.withdraw(pending(), key)
+        await store.withdraw(pending_payment(), key)
         assert await store.claim(third, key, 60) == third
         assert await store.search() == [third]
 
@@ -181,13 +169,13 @@ def test_another_payment_under_the_key_has_an_id_of_its_own() -> None:
         first = await released()
         second, third = await released(OTHER), await released(replace(OTHER, fingerprint="3" * 64))
         assert len({first.id, second.id, third.id}) == 3
-        again = pending()
+        again = pending_payment()
         await claimed_again(second, again, OTHER)
-        in_use = await store.claim(pending(), ONE, 60)
+        in_use = await store.claim(pending_payment(), ONE, 60)
         assert isinstance(in_use, Claimed)
         assert (in_use.payment.id, in_use.same_payment) == (second.id, False)
         await store.release(second.id, again.id)
-        await claimed_again(first, pending())
+        await claimed_again(first, pending_payment())
 
     run(scenario)
 
@@ -197,8 +185,8 @@ def test_a_retry_at_another_bank_is_pending_and_must_not_be_sent() -> None:
     """It is unresolved, with the bank that it was sent to, as is every further retry."""
 
     async def scenario() -> None:
-        sent = replace(pending(), bank="https://old.example:443")
-        retry = replace(pending(), bank="https://new.example:443")
+        sent = replace(pending_payment(), bank="https://old.example:443")
+        retry = replace(pending_payment(), bank="https://new.example:443")
         await store.claim(sent, ONE, 60)
         await store.release(sent.id, sent.id)
         for attempt in (retry, replace(retry, id=uuid4())):
@@ -221,7 +209,7 @@ def test_a_gateway_at_another_bank_does_not_take_the_turn_of_a_payment() -> None
 
     async def scenario() -> None:
         old, new = "https://old.example:443", "https://new.example:443"
-        sent, unknown = replace(pending(), bank=old), pending()
+        sent, unknown = replace(pending_payment(), bank=old), pending_payment()
         for payment in (sent, unknown):
             await store.claim(payment, None, 0)
         assert [payment.id for payment in await store.take_due(10, lambda _: 60, new)] == [unknown.id]
@@ -238,7 +226,7 @@ def test_a_retry_after_the_bank_has_moved_is_sent() -> None:
 
     async def scenario() -> None:
         old, new = "https://old.example:443", "https://new.example:443"
-        sent, retry = replace(pending(), bank=old), replace(pending(), bank=new)
+        sent, retry = replace(pending_payment(), bank=old), replace(pending_payment(), bank=new)
         await store.claim(sent, ONE, 60)
         assert await store.move_bank(old, new, "operator") == 1, "the number of PENDING payments"
         await store.release(sent.id, sent.id)
@@ -256,7 +244,7 @@ def test_the_same_key_of_another_merchant_is_another_key() -> None:
 
     async def scenario() -> None:
         await released()
-        theirs = replace(pending(), merchant="another")
+        theirs = replace(pending_payment(), merchant="another")
         assert await store.claim(theirs, ONE, 60) == theirs
 
     run(scenario)
@@ -271,7 +259,7 @@ def test_the_database_decides_races_of_claims_and_releases(database_url: str) ->
     most: list[int] = []
 
     def attempt(number: int) -> tuple[str, UUID] | None:
-        opened, key, payment = stores[number % 3], (ONE, ONE, OTHER)[number % 7 % 3], pending()
+        opened, key, payment = stores[number % 3], (ONE, ONE, OTHER)[number % 7 % 3], pending_payment()
         claim = opened.claim(payment, key, 60)
         if isinstance(claim, Claimed):
             return None
@@ -294,10 +282,10 @@ def test_a_running_request_is_found_after_the_time_of_the_retry(database_url: st
 
     async def scenario() -> None:
         store.configure(database_url, fingerprint_key=bytes(32))
-        old = replace(pending(), created_at=datetime.now(UTC) - timedelta(hours=1))
+        old = replace(pending_payment(), created_at=datetime.now(UTC) - timedelta(hours=1))
         await store.claim(old, ONE, 60)
         await store.release(old.id, old.id)
-        await claimed_again(old, pending())
+        await claimed_again(old, pending_payment())
         assert await store.list_unresolved() == []
         assert await store.take_due(10, lambda _: 0) == []
 

@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,7 +20,7 @@ import store
 from bank.simulator import Simulator
 from payments import resolver
 from store import Payment, Status
-from tests.support import DROPPED, OVERSIZED, reply, scripted_bank, store_url, valid_payment
+from tests.support import DROPPED, OVERSIZED, pending_payment, reply, scripted_bank, store_url, valid_payment
 
 
 @pytest.fixture(params=["memory", "sqlite"], autouse=True)
@@ -60,18 +59,7 @@ async def unresolved(*, sent_to: str | None = None) -> UUID:
 
     sent_to: the identity of its bank, if that is not the configured one
     """
-    payment = Payment(
-        id=uuid4(),
-        merchant="acme",
-        status=Status.PENDING,
-        card_last4="8877",
-        expiry_month=12,
-        expiry_year=2099,
-        currency="GBP",
-        amount=1050,
-        created_at=datetime.now(UTC),
-        bank=sent_to or bank.identity(),
-    )
+    payment = pending_payment(bank=sent_to or bank.identity())
     await store.claim(payment, None, 0)
     return payment.id
 

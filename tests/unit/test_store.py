@@ -45,7 +45,7 @@ from store import (
 from telemetry import logs
 from tests import older_store
 from tests.postgres import Postgres
-from tests.support import ROOT, store_url
+from tests.support import ROOT, pending_payment, store_url
 
 FINGERPRINT_KEY = bytes(range(32))
 OTHER_FINGERPRINT_KEY = bytes(32)
@@ -63,18 +63,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
 
 
 def pending(**changes: Any) -> Payment:
-    payment = Payment(
-        id=uuid4(),
-        merchant="acme",
-        status=Status.PENDING,
-        card_last4="8877",
-        expiry_month=12,
-        expiry_year=2099,
-        currency="GBP",
-        amount=999_999_999_999,
-        created_at=datetime.now(UTC),
-    )
-    return replace(payment, **changes)
+    return pending_payment(**{"amount": 999_999_999_999, **changes})
 
 
 def key(name: str = "k", fingerprint: str = "f" * 64, **changes: Any) -> IdempotencyKey:
