@@ -110,15 +110,15 @@ def migrate(url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[
     return database.found_version, database.known_version
 
 
-def back_up(url: str, file: Path) -> str | None:
-    """Copy the database at `url` into a new file; for PostgreSQL return the command lines that do it instead.
+def back_up(url: str, file: Path) -> tuple[str, str] | None:
+    """Copy the database at `url` into a new file; for PostgreSQL return the command lines that copy and restore it.
 
     Raises `BackupFailed`, and `ConfigError` when the URL is not that of a database.
     """
     if not re.fullmatch(_DATABASE_URLS, url):
         raise wrong("STORE_URL", "is not a database")
     if not url.startswith("sqlite:"):
-        return "\n".join(backup.commands(url, file))
+        return backup.commands(url, file)
     backup.back_up(url, file)
     return None
 

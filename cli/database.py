@@ -39,5 +39,5 @@ def _back_up(config: Config, file: Path) -> tuple[int, str]:
         return 1, str(error)
     if commands is None:
         return 0, f"copied the store to {file}"
-    how, restore = commands.splitlines()
-    return 1, f"nothing is copied: PostgreSQL's own tools do that. To copy:\n  {how}\nTo restore:\n  {restore}"
+    copy, restore = commands
+    return 1, f"nothing is copied: PostgreSQL's own tools do that. To copy:\n  {copy}\nTo restore:\n  {restore}"

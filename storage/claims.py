@@ -68,10 +68,8 @@ def release(connection: sa.Connection, attempt: UUID, of_payment: sa.ColumnEleme
 
     Once its request's time is over, a payment is shown as PENDING, and must not be hidden again.
     """
-    release = sa.update(payments).where(
-        of_payment, payments.c.attempt == attempt, is_pending, payments.c.working_until > now()
-    )
-    connection.execute(release.values(status=RELEASED))
+    running = sa.and_(of_payment, payments.c.attempt == attempt, is_pending, payments.c.working_until > now())
+    connection.execute(sa.update(payments).where(running).values(status=RELEASED))
 
 
 def is_same_bank(connection: sa.Connection, recorded: str, now: str) -> bool:

@@ -859,9 +859,9 @@ def test_a_dump_of_postgresql_can_be_restored(postgresql: Postgres, tmp_path: An
     run(pay)
     commands = store.back_up(url.replace("postgres:", "postgres:secret"), tmp_path / "dump")
     assert commands is not None
-    assert "secret" not in commands
-    for command in commands.replace("NEW_DATABASE", str(sa.make_url(restored_url).database)).splitlines():
-        program, *arguments = shlex.split(command)
+    assert "secret" not in "".join(commands)
+    for command in commands:
+        program, *arguments = shlex.split(command.replace("NEW_DATABASE", str(sa.make_url(restored_url).database)))
         subprocess.run([postgresql.programs / program, *arguments], check=True, timeout=60)
     store.configure(restored_url, fingerprint_key=FINGERPRINT_KEY)
 
