@@ -11,7 +11,7 @@ import requests
 
 from handlers import body
 from handlers.problems import Code
-from tests.support import AUTHORIZED_CARD, SLOW, Gateway, valid_payment
+from tests.support import AUTHORIZED_CARD, SLOW, Gateway, valid_payment, wait_until
 
 JSON = "Content-Type: application/json"
 PAYMENT = json.dumps(valid_payment()).encode()
@@ -298,14 +298,11 @@ def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
         b"4929123412341234 / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_a_card_number_anywhere_in_a_request_is_neither_answered_nor_logged(
-    gateway: Gateway, request_bytes: bytes
-) -> None:
-    """A card number in the body, a header, the path or the request line is not repeated, even at LOG_LEVEL=DEBUG."""
+def test_a_card_number_anywhere_in_a_request_is_not_answered(gateway: Gateway, request_bytes: bytes) -> None:
+    """A card number in the body, a header, the path or the request line; the last test below reads the log."""
     assert b"4929123412341234" in request_bytes
     _, headers, problem = send(gateway, request_bytes)
     assert "4929123412341234" not in json.dumps([headers, problem])
-    assert "4929123412341234" not in gateway.log
 
 
 def test_a_payment_is_answered_although_invalid_bytes_follow_it(gateway: Gateway) -> None:
@@ -354,7 +351,9 @@ def test_the_ui_ignores_range_headers(gateway: Gateway) -> None:
 
 def test_the_log_holds_no_card_number_and_no_traceback_at_the_end(gateway: Gateway) -> None:
     """None of the requests above, which all went to this gateway, left a card number or a traceback in its log."""
-    assert gateway.pay().status_code == 201
+    payment_id = gateway.pay().json()["id"]
+    wait_until(lambda: payment_id in gateway.log)
     assert AUTHORIZED_CARD not in gateway.log
+    assert "4929123412341234" not in gateway.log
     assert "Traceback" not in gateway.log
     assert "unhandled" not in gateway.log

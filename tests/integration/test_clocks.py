@@ -34,6 +34,7 @@ def test_a_gateway_says_when_its_clock_differs_from_the_databases(offset_s: int,
         if clock == "differs":
             wait_until(lambda: warned in gateway.log)
         else:
+            gateway.stop()
             assert warned not in gateway.log
 
 

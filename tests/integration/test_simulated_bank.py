@@ -110,6 +110,7 @@ def test_a_bank_is_not_called_simulated() -> None:
         assert "simulat" not in text.lower()
         value = served["components"]["examples"][examples["payment"]["$ref"].rpartition("/")[2]]["value"]
         assert gateway.session.post(f"{gateway.api}/payments", json=value).status_code == 201
+        gateway.stop()
         assert "simulat" not in gateway.log
 
 

@@ -134,4 +134,5 @@ def test_500_slow_clients_are_cut_off_and_delay_no_other_client() -> None:
         late = Counter(each.kind for each in held if each.is_held or each.held_s > CUT_OFF_S)
         assert late == Counter()
         assert max(took_s) < ANSWER_S
+        gateway.stop()
         assert "Traceback" not in gateway.log
