@@ -12,6 +12,7 @@ the answer to another payment. docs/decisions/http-connections.md says what can'
 
 import asyncio
 import io
+import re
 import socket
 import ssl
 import time
@@ -50,6 +51,11 @@ _CERTIFICATE_REFUSED: Final = frozenset(
         "TLSV1_ALERT_UNKNOWN_CA",
     }
 )
+
+# The status line of an interim reply, which says nothing about the request's outcome (RFC 9110, 15.2). 101 is none,
+# because the request offers no other protocol.
+_INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d\b")
+_END_OF_HEAD: Final = (b"\r\n", b"\n", b"")
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -223,13 +229,23 @@ class _Replies(io.BufferedReader):
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._reader = _Reader(sock)
-        self._in_reply = self._ended = False
+        self._in_reply = self._at_status = self._ended = False
         super().__init__(self._reader)
 
     def begin(self) -> Self:
         """Open it for the next reply."""
-        self._in_reply = True
+        self._in_reply = self._at_status = True
         return self
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Return the next line. Interim replies before a reply are skipped; http.client skips only 100 Continue."""
+        line = super().readline(size)
+        while self._at_status and _INTERIM.match(line):
+            while super().readline(size) not in _END_OF_HEAD:
+                pass
+            line = super().readline(size)
+        self._at_status = False
+        return line
 
     def close(self) -> None:
         """End the reply."""

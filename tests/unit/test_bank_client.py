@@ -215,6 +215,9 @@ OK = b"HTTP/1.1 200 OK\r\n"
         pytest.param(_drip(b"HTTP/1.1 200 OK\r\nX-", b"a"), id="headers a byte at a time"),
         pytest.param(_drip(OK + b"Content-Length: 1000\r\n\r\n{", b" "), id="a body a byte at a time"),
         pytest.param(_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="endless 100 Continue"),
+        pytest.param(_drip(b"HTTP/1.1 103 X\r\n", b"Link: x\r\n"), id="an endless interim reply"),
+        pytest.param(_then_close(b"HTTP/1.1 103 Early Hints\r\n\r\n"), id="closed after an interim reply"),
+        pytest.param(_then_close(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"), id="101"),
         pytest.param(_drip(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"), id="endless chunks"),
         pytest.param(_then_close(OK + b'Content-Length: 999\r\n\r\n{"authorized": true}'), id="cut off"),
         pytest.param(_then_close(b"SSH-2.0-OpenSSH_9.2\r\n"), id="not HTTP"),
@@ -370,6 +373,24 @@ def test_chunked_replies_and_kept_connections_are_supported() -> None:
     def script(connection: socket.socket) -> None:
         connections.add(connection.getpeername())
         connection.sendall(OK + chunked)
+
+    with scripted_bank(script) as bank:
+        acquirer = client(bank.url)
+        assert all(asyncio.run(acquirer.authorize(authorization_request())).authorized for _ in range(2))
+        acquirer.close()
+    assert len(connections) == 1
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_interim_replies_are_skipped(status: int) -> None:
+    """They may have headers and may be several; the connection is kept after the reply that follows them."""
+    connections = set()
+
+    def script(connection: socket.socket) -> None:
+        connections.add(connection.getpeername())
+        for part in (b"HTTP/1.1 %d X\r\nLink: </x>; rel=preload\r\n\r\n" % status, b"HTTP/1.1 %d \r\n\r\n" % status):
+            connection.sendall(part)
+        reply(200, b'{"authorized": true}')(connection)
 
     with scripted_bank(script) as bank:
         acquirer = client(bank.url)
