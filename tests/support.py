@@ -335,9 +335,9 @@ def free_port() -> Iterator[int]:
 
 
 def answers(url: str) -> bool:
-    """Return whether a server answers at this URL."""
+    """Return whether a server answers at this URL within 5 s."""
     try:
         requests.get(url, timeout=5)
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
     return True
