@@ -57,10 +57,11 @@ def create_app(
         config.supported_currencies, today, merchants.is_open, simulator=config.simulates_bank(), document=document
     )
     health = Health(simulator=config.simulates_bank())
-    admission = Admission(config.bank_concurrency + config.bank_queue)
+    most_of = partial(merchants.most_of, share=config.merchant_share)
+    admission = Admission(config.bank_concurrency, config.bank_queue, most_of)
     endpoints = {**contracts.endpoints(contract), **health.endpoints()}
     chain = middleware.ordered(config, contract, endpoints, merchants, admission)
-    configure_bank(config)
+    configure_bank(config, most_of)
     store.configure(
         config.store_url, fingerprint_key=config.fingerprint_key, old_fingerprint_keys=config.fingerprint_old_keys
     )
@@ -77,8 +78,11 @@ def create_app(
     return Gateway(app, contract, merchants)
 
 
-def configure_bank(config: Config) -> None:
-    """Configure the bank at BANK_URL. Raises `ConfigError`."""
+def configure_bank(config: Config, most_of: Callable[[int], int]) -> None:
+    """Configure the bank at BANK_URL. Raises `ConfigError`.
+
+    most_of: returns how many of a number of slots one merchant may hold
+    """
     assert config.bank_url is not None
     bank.configure(
         config.bank_url,
@@ -88,6 +92,7 @@ def configure_bank(config: Config) -> None:
         concurrency=config.bank_concurrency,
         breaker_failures=config.breaker_failures,
         breaker_open_s=config.breaker_open_s,
+        most_of=most_of,
         ca_file=config.bank_ca_file,
         client_cert=config.bank_client_cert,
     )

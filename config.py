@@ -76,19 +76,24 @@ def integer(low: int, high: int) -> Kind:
     return Kind(parse, f"an integer from {low} to {high}")
 
 
-def seconds(low: float, high: float) -> Kind:
-    """Accept a number of seconds from `low` to `high`."""
+def number(low: float, high: float, unit: str = "a number") -> Kind:
+    """Accept a number from `low` to `high`."""
 
     def parse(given: str) -> float:
         try:
-            number = float(given)
+            parsed = float(given)
         except ValueError:
-            number = math.nan
-        if not low <= number <= high:
+            parsed = math.nan
+        if not low <= parsed <= high:
             raise ValueError(f"is {given!r}")
-        return number
+        return parsed
 
-    return Kind(parse, f"seconds from {low:g} to {high:g}")
+    return Kind(parse, f"{unit} from {low:g} to {high:g}")
+
+
+def seconds(low: float, high: float) -> Kind:
+    """Accept a number of seconds from `low` to `high`."""
+    return number(low, high, "seconds")
 
 
 def one_of(*words: str) -> Kind:
@@ -226,10 +231,16 @@ class Config:
         "how many more payments may wait for a slot, per process; further ones are refused with 503; "
         "unset, as many as BANK_CONCURRENCY",
     )
+    merchant_share: float = _setting(
+        number(0.05, 1),
+        "0.75",
+        "the largest part of BANK_CONCURRENCY and of BANK_QUEUE that one merchant's payments may take, where more "
+        "than one merchant has a key",
+    )
     breaker_failures: int = _setting(
         integer(1, 10_000),
         "10",
-        "consecutive calls that did not reach the bank, or got a 503 from it, after which the circuit opens",
+        "consecutive payments that did not reach the bank, got a 503 from it or no reply, after which a circuit opens",
     )
     breaker_open_s: float = _setting(
         seconds(0.05, 3600), "5", "how long the circuit stays open before it lets one call through"

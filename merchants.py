@@ -50,12 +50,17 @@ class Merchants:
         keys = [_api_key(digest, merchant, now) for digest, merchant in api_keys.items()]
         self._configured = {key.id: key for key in keys}
         self._keys = dict(self._configured)
+        self._several = _are_several(self._keys)
         self._used: dict[str, datetime] = {}
         self._open = may_be_open and not self._keys
 
     def is_open(self) -> bool:
         """Return whether no key is required."""
         return self._open
+
+    def most_of(self, number: int, share: float) -> int:
+        """Return how many of a number of places one merchant may take: a share of them if others have a key, too."""
+        return min(number, max(1, int(number * share))) if self._several else number
 
     def authenticate(self, key: str) -> str | None:
         """Return the merchant with this key, or None when the key is not valid."""
@@ -78,6 +83,7 @@ class Merchants:
         if unrecorded:
             await store.record_api_key_uses(unrecorded)
         self._keys = {**{key.id: key for key in await store.list_api_keys()}, **self._configured}
+        self._several = _are_several(self._keys)
         self._open = self._open and not self._keys
 
     async def run(self) -> None:
@@ -125,3 +131,8 @@ class Merchants:
 
 def _api_key(digest: str, merchant: str, created_at: datetime) -> ApiKey:
     return ApiKey(id=digest[:_ID_LENGTH], digest=digest, merchant=merchant, created_at=created_at)
+
+
+def _are_several(keys: Mapping[str, ApiKey]) -> bool:
+    """Return whether more than one merchant has a valid key."""
+    return len({key.merchant for key in keys.values() if key.revoked_at is None}) > 1

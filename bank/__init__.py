@@ -1,21 +1,21 @@
-"""The acquiring banks: the registry, the slots for calls, and the circuit breaker.
+"""The acquiring banks: the registry, the slots for calls, and the circuit breakers.
 
 `configure()` chooses the bank; `authorize()` and `look_up()` call it.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import config
-from bank.breaker import Breaker
+from bank.breaker import Breakers, Circuit, not_reached
 from bank.client import AcquiringBank
 from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
 from bank.interface import Authorization, AuthorizationRequest, Bank, LookUp
+from bank.slots import Slots
 from telemetry import metrics
 
 __all__ = [
@@ -38,6 +38,9 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
     "https": AcquiringBank,
 }
 
+# Look-ups that may be in progress at once. They take no slot from payments, for which a shopper waits.
+LOOK_UPS: Final = 8
+
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -45,10 +48,12 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 class _Configured:
     bank: Bank
     identity: str
-    slots: asyncio.Semaphore
+    slots: Slots
     slot_timeout_s: float
     longest_s: float
-    breaker: Breaker
+    breakers: Breakers
+    look_ups: asyncio.Semaphore
+    look_up_circuit: Circuit
 
 
 _configured: _Configured | None = None
@@ -63,6 +68,7 @@ def configure(
     concurrency: int,
     breaker_failures: int,
     breaker_open_s: float,
+    most_of: Callable[[int], int] = lambda slots: slots,
     ca_file: str | None = None,
     client_cert: str | None = None,
 ) -> None:
@@ -71,9 +77,10 @@ def configure(
     connect_timeout_s: for one attempt to connect, and for the wait for a slot
     timeout_s: for a whole call, retries included
     retries: further attempts after one that was certainly not processed
-    concurrency: calls that may be in progress at once (slots)
-    breaker_failures: calls in a row that did not reach the bank before the circuit opens
+    concurrency: payments that may be at the bank at once (slots)
+    breaker_failures: calls in a row that fail before a circuit opens (bank/breaker.py)
     breaker_open_s: seconds until an open circuit lets one call through
+    most_of: returns how many of a number of slots one merchant may hold
     ca_file: PEM file of the authorities that may sign the bank's certificate, instead of the usual ones
     client_cert: PEM file with the certificate and key to present to the bank (mutual TLS)
 
@@ -88,17 +95,19 @@ def configure(
         connect_timeout_s=connect_timeout_s,
         timeout_s=timeout_s,
         retries=retries,
-        concurrency=concurrency,
+        concurrency=concurrency + LOOK_UPS,
         ca_file=ca_file,
         client_cert=client_cert,
     )
     _configured = _Configured(
         bank=bank,
         identity=identity or _identity(url),
-        slots=asyncio.Semaphore(concurrency),
+        slots=Slots(concurrency, most_of),
         slot_timeout_s=connect_timeout_s,
         longest_s=connect_timeout_s + timeout_s,
-        breaker=Breaker(breaker_failures, breaker_open_s),
+        breakers=Breakers(breaker_failures, breaker_open_s),
+        look_ups=asyncio.Semaphore(LOOK_UPS),
+        look_up_circuit=Circuit("the bank's look-up", breaker_failures, breaker_open_s, not_reached),
     )
 
 
@@ -118,9 +127,14 @@ async def authorize(request: AuthorizationRequest) -> Authorization:
 
     Raises `NotReached`, `Refused` or `NoAnswer`.
     """
-    async with _slot() as bank:
-        with metrics.BANK_SECONDS.time():
-            return await bank.authorize(request)
+    current, merchant = _current(), request.merchant
+    if not current.slots.take(merchant):
+        await _wait_for_slot(current, merchant)
+    try:
+        with current.breakers.guard(merchant), metrics.BANK_IN_FLIGHT.track_inprogress(), metrics.BANK_SECONDS.time():
+            return await current.bank.authorize(request)
+    finally:
+        current.slots.release(merchant)
 
 
 async def look_up(payment_id: UUID) -> LookUp:
@@ -128,8 +142,11 @@ async def look_up(payment_id: UUID) -> LookUp:
 
     Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again later.
     """
-    async with _slot() as bank:
-        return await bank.look_up(payment_id)
+    current = _current()
+    async with current.look_ups:
+        current.look_up_circuit.check()
+        with current.look_up_circuit.calling(), metrics.BANK_IN_FLIGHT.track_inprogress():
+            return await current.bank.look_up(payment_id)
 
 
 def identity() -> str:
@@ -147,8 +164,8 @@ def longest_s() -> float:
 
 
 def circuit_open() -> bool:
-    """Return whether the circuit to the bank is open or half-open."""
-    return _current().breaker.is_open()
+    """Return whether the circuit for payments is open or half-open."""
+    return _current().breakers.is_open()
 
 
 def _simulated(bank_url: str) -> tuple[str, str]:
@@ -192,26 +209,11 @@ def _current() -> _Configured:
     return _configured
 
 
-@contextlib.asynccontextmanager
-async def _slot() -> AsyncIterator[Bank]:
-    """Hold one of the BANK_CONCURRENCY slots for a call that the circuit breaker allows and counts."""
-    current = _current()
-    if current.slots.locked():
-        await _wait_for_slot(current)
-    else:
-        await current.slots.acquire()
-    try:
-        with current.breaker.guard(), metrics.BANK_IN_FLIGHT.track_inprogress():
-            yield current.bank
-    finally:
-        current.slots.release()
-
-
-async def _wait_for_slot(current: _Configured) -> None:
+async def _wait_for_slot(current: _Configured, merchant: str) -> None:
     with metrics.BANK_QUEUED.track_inprogress():
         try:
             async with asyncio.timeout(current.slot_timeout_s):
-                await current.slots.acquire()
+                await current.slots.wait(merchant)
         except TimeoutError:
             metrics.SHED.inc()
             raise Overloaded("no slot for a call to the bank became free in time", sent=False) from None

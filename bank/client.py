@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
 from bank import deadline, strict_json, waiting
-from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Refused
+from bank.errors import BankError, NoAnswer, NoLookUp, NoReply, NotReached, Refused, Unavailable
 from bank.interface import Authorization, AuthorizationRequest, LookUp
 from telemetry import metrics
 
@@ -36,6 +36,9 @@ MAX_CODE_LENGTH: Final = 64  # characters of an authorization code
 # (408), the same request is in progress (409), it came too early (425) or too often (429), nginx's client was gone
 # (499). RFC 9110, RFC 8470, RFC 6585.
 IN_DOUBT: Final = frozenset({408, 409, 425, 429, 499})
+
+# The longest time in seconds for a look-up, retries included: others wait behind it.
+LOOK_UP_S: Final = 5.0
 
 # Threads that connect, which takes a few milliseconds. When connecting hangs, a call that waits for a thread ends
 # after BANK_CONNECT_TIMEOUT_S as well.
@@ -92,7 +95,8 @@ class AcquiringBank:
         without look-up, and must not be read as "unknown". Only `"final": true` beside "unknown" is the bank's promise
         never to authorize the payment.
         """
-        return await waiting.run(lambda: self._guarded(self._timeout_s, lambda: self._look_up(payment_id)))
+        seconds = min(self._timeout_s, LOOK_UP_S)
+        return await waiting.run(lambda: self._guarded(seconds, lambda: self._look_up(payment_id)))
 
     def close(self) -> None:
         """Close the pooled connections; wait up to BANK_CONNECT_TIMEOUT_S for those being made."""
@@ -115,14 +119,14 @@ class AcquiringBank:
                 return _authorization(_json(_read(response)), payment_id, request.card_number)
             if status == 503 or (400 <= status <= 499 and status not in IN_DOUBT):
                 _check_payment_id(_json_if_readable(response), payment_id)
-                raise NotReached("the bank answered 503") if status == 503 else Refused(f"the bank answered {status}")
+                raise Unavailable("the bank answered 503") if status == 503 else Refused(f"the bank answered {status}")
             raise NoAnswer(f"the bank answered {status}")
 
     def _look_up(self, payment_id: UUID) -> LookUp:
         with self._send(requests.Request("GET", f"{self._url}/{payment_id}", _HEADERS).prepare()) as response:
             status = response.status_code
             if status == 503:
-                raise NotReached("the bank answered 503")
+                raise Unavailable("the bank answered 503")
             if status >= 500 or status in IN_DOUBT:
                 raise NoAnswer(f"the bank answered {status}")
             reply = _json(_read(response)) if status == 200 else None
@@ -154,7 +158,7 @@ class AcquiringBank:
             outcome = error
         except Exception as error:  # the kind does not matter: what counts is whether anything was sent
             kind = type(error).__name__
-            outcome = NoAnswer(kind) if deadline.was_sent() else NotReached(kind)
+            outcome = NoReply(kind) if deadline.was_sent() else NotReached(kind)
             _forget(error)
         outcome.sent = deadline.any_was_sent()
         if isinstance(outcome, NoAnswer):

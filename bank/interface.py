@@ -11,6 +11,7 @@ class AuthorizationRequest:
     """A payment for a bank to authorize. Its repr shows neither card number nor CVV.
 
     payment_id: the gateway's id for the payment
+    merchant: whose payment it is
     card_number: 14 to 19 digits
     expiry_month, expiry_year: 1 to 12; four digits
     currency: ISO 4217 code
@@ -21,6 +22,7 @@ class AuthorizationRequest:
     """
 
     payment_id: UUID
+    merchant: str
     card_number: str = field(repr=False)
     expiry_month: int
     expiry_year: int

@@ -96,6 +96,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         return _replay(claimed)
     request = bank.AuthorizationRequest(
         payment_id=claimed.id,
+        merchant=merchant,
         card_number=card_number,
         cvv=cvv,
         trace=request_context.now().trace(),

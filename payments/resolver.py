@@ -2,16 +2,19 @@
 
 A payment stays PENDING when the bank's answer does not come, when a gateway stops while a request is
 running, or when the store becomes unavailable before the answer is recorded. The resolver asks the bank
-about such a payment at growing intervals until the bank knows its outcome; only one process asks about a
-payment at a time. A payment that the bank does not know is DECLINED only if the bank promises never to
-authorize it, and once no request for it can still be on its way. Otherwise, and for a bank without a
-look-up, an operator settles payments: `run.py pending`, `run.py settle`.
+about such a payment at growing intervals until the bank knows its outcome. Payments that were never looked
+up come first, so look-ups that hang do not delay them for long. A payment that the bank does not know is
+DECLINED only if the bank promises never to authorize it, and once no request for it can still be on its
+way. Otherwise, and for a bank without a look-up, an operator settles payments: `run.py pending`,
+`run.py settle`.
 """
 
 import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 import bank
 import store
@@ -24,10 +27,8 @@ log = logging.getLogger("gateway.resolver")
 # Who settles, in the audit trail.
 RESOLVER: Final = "resolver"
 
-# Seconds between two searches for due payments, and the most look-ups at once: few, because each takes a
-# slot at the bank from payments that a shopper waits for.
+# Seconds between two searches for due payments while there are few.
 SEARCH_INTERVAL_S: Final = 1.0
-BATCH: Final = 4
 
 # Seconds between two look-ups of the same payment: 2, 4, 8, ... up to 5 minutes.
 FIRST_INTERVAL_S: Final = 2.0
@@ -43,24 +44,52 @@ def surely_over_s() -> float:
 
 
 async def run() -> None:
-    """Look up due payments until cancelled."""
+    """Look up due payments, and report on unresolved ones, until cancelled."""
+    await asyncio.gather(_look_up_due(), _observe())
+
+
+async def _look_up_due() -> None:
+    """Look up as many payments at once as the bank allows; one that ends makes room for the next."""
+    running: dict[UUID, asyncio.Task[None]] = {}
+    try:
+        while True:
+            free, due = bank.LOOK_UPS - len(running), []
+            try:
+                due = await store.take_due(free, _interval_s, bank.identity()) if free else []
+            except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
+                log.warning("unresolved payments can't be looked up now: %s", type(error).__name__)
+            for payment in due:
+                if payment.id not in running:
+                    running[payment.id] = asyncio.create_task(_resolve(payment))
+                    running[payment.id].add_done_callback(partial(_ended, running, payment.id))
+            if len(due) < free:
+                await asyncio.sleep(SEARCH_INTERVAL_S)
+            else:
+                await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in running.values():
+            task.cancel()
+
+
+def _ended(running: dict[UUID, "asyncio.Task[None]"], payment_id: UUID, task: "asyncio.Task[None]") -> None:
+    del running[payment_id]
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("payment %s can't be looked up: %s", payment_id, type(error).__name__)
+
+
+async def _observe() -> None:
     clock = asyncio.get_running_loop().time
     reports, report_at = 0, clock()
     while True:
-        found = 0
         try:
             await _measure()
             if clock() >= report_at:
                 report_at = clock() + _interval_s(reports)
                 reports += 1
                 await _report_payments_of_other_banks()
-            due = await store.take_due(BATCH, _interval_s, bank.identity())
-            found = len(due)
-            await asyncio.gather(*(_resolve(payment) for payment in due))
-        except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
-            log.warning("unresolved payments can't be looked up now: %s", type(error).__name__)
-        if found < BATCH:
-            await asyncio.sleep(SEARCH_INTERVAL_S)
+        except Exception as error:  # as above
+            log.warning("unresolved payments can't be counted now: %s", type(error).__name__)
+        await asyncio.sleep(SEARCH_INTERVAL_S)
 
 
 async def _measure() -> None:

@@ -1,93 +1,80 @@
-"""Admission: how many payments may be in progress, and how the surplus is refused.
+"""Admission: how many payments may be in progress, and which of them begin next.
 
-A payment beyond the limit is refused with 503 after its key and rate were checked, and before its body is read.
-Overload must not take the CPU from the payments that are admitted, or from reads. So payments begin a few in each turn
-of the event loop, and a refusal waits the longer the more others wait: clients that retry would otherwise be refused
-thousands of times a second.
+A payment beyond the limit is refused with 503 after its key and rate were checked, and before its body is read. One
+merchant's payments can't take all places of the others (MERCHANT_SHARE). Payments begin a few in each turn of the event
+loop, so that they do not take the CPU from those in progress and from reads, and merchants take turns to begin.
 """
 
 import asyncio
-import math
-from collections import deque
+from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bank.slots import RoundRobin
 from handlers import problems
 from handlers.operations import Operation
 from handlers.problems import Code, Problem
-from handlers.scope import OPERATION
+from handlers.scope import MERCHANT, OPERATION
 from telemetry import metrics
 
 # Payments that begin in one turn of the event loop: about 2 ms of CPU.
 AT_ONCE: Final = 4
 
-# Seconds that a refusal waits for each one that waits already, and at most. That caps refusals near 250 a second, a
-# twentieth of a core, as long as fewer than 1,250 wait.
-WAIT_S: Final = 0.004
-LONGEST_WAIT_S: Final = 5.0
-
-# Retry-After is as many times as long. With thousands of clients that wait for it, few enough return in each second.
-RETRY_AFTER_FACTOR: Final = 2
-
 
 class Admission:
     """Counts the payments in progress.
 
-    limit: how many there may be, at the bank and waiting for it
+    slots, queue: how many there may be, at the bank and waiting for it
+    most_of: returns how many of a number of slots or places in the queue one merchant may take
     """
 
-    def __init__(self, limit: int) -> None:
-        self._free = limit
+    def __init__(self, slots: int, queue: int = 0, most_of: Callable[[int], int] = lambda number: number) -> None:
+        self._slots, self._queue, self._most_of = slots, queue, most_of
+        self._free = slots + queue
+        self._in_progress: Counter[str] = Counter()
         self._begun = 0
-        self._to_begin: deque[asyncio.Future[None]] = deque()
-        self._refusals = 0
+        self._to_begin = RoundRobin()
 
-    def is_full(self) -> bool:
-        """Return whether the next payment would be one too many, with those that wait for their turn to begin."""
-        return self._free <= len(self._to_begin)
+    def is_full(self, merchant: str) -> bool:
+        """Return whether the merchant's next payment would be one too many, with those that wait for their turn."""
+        waiting = self._to_begin
+        return self._free <= len(waiting) or self._in_progress[merchant] + waiting.count(merchant) >= self._of_one()
 
-    def enter(self) -> None:
+    def enter(self, merchant: str) -> None:
         """Count one more payment. Raises `Problem` when it is one too many."""
-        if self._free <= 0:
+        if self._free <= 0 or self._in_progress[merchant] >= self._of_one():
             metrics.SHED.inc()
             raise Problem(Code.OVERLOADED)
         self._free -= 1
+        self._in_progress[merchant] += 1
 
-    def leave(self) -> None:
+    def leave(self, merchant: str) -> None:
         """Count one payment less."""
         self._free += 1
+        self._in_progress[merchant] -= 1
+        if not self._in_progress[merchant]:
+            del self._in_progress[merchant]
 
-    async def turn(self) -> None:
+    def _of_one(self) -> int:
+        return self._most_of(self._slots) + self._most_of(self._queue)
+
+    async def turn(self, merchant: str) -> None:
         """Return in a turn of the event loop in which fewer than `AT_ONCE` payments have begun."""
-        loop = asyncio.get_running_loop()
         if self._begun == 0:
-            loop.call_soon(self._next_turn)
+            asyncio.get_running_loop().call_soon(self._next_turn)
         if self._begun < AT_ONCE:
             self._begun += 1
         else:
-            future = loop.create_future()
-            self._to_begin.append(future)
-            await future
+            await self._to_begin.add(merchant)
 
     def _next_turn(self) -> None:
-        self._begun = min(AT_ONCE, len(self._to_begin))
-        for _ in range(self._begun):
-            future = self._to_begin.popleft()
-            if not future.done():  # cancelled at a shutdown
-                future.set_result(None)
+        self._begun = 0
+        while self._begun < AT_ONCE and self._to_begin.begin_next() is not None:
+            self._begun += 1
         if self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
-
-    async def wait_to_refuse(self) -> float:
-        """Wait, longer the more others wait; return how many seconds."""
-        self._refusals += 1
-        wait_s = min(self._refusals * WAIT_S, LONGEST_WAIT_S)
-        try:
-            await asyncio.sleep(wait_s)
-        finally:
-            self._refusals -= 1
-        return wait_s
 
 
 class Admit:
@@ -101,28 +88,23 @@ class Admit:
         operation: Operation | None = scope.get(OPERATION)
         if operation is None or not operation.has_body:
             await self._app(scope, receive, send)
-        elif self._admission.is_full():
-            await self._refuse(scope, receive, send)
+        elif self._admission.is_full(scope[MERCHANT]):
+            metrics.SHED.inc()
+            # Without raising, which would cost twice as much CPU.
+            await problems.response(Problem(Code.OVERLOADED))(scope, receive, send)
         else:
-            await self._admission.turn()
+            await self._admission.turn(scope[MERCHANT])
             await self._admit(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the payment, without raising, which would cost twice as much CPU."""
-        metrics.SHED.inc()
-        wait_s = await self._admission.wait_to_refuse()
-        retry_after = {"Retry-After": str(math.ceil(wait_s * RETRY_AFTER_FACTOR))}
-        await problems.response(Problem(Code.OVERLOADED, headers=retry_after))(scope, receive, send)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the payment from the end of its body on: a client that sends slowly does not count yet."""
-        entered = False
+        entered, merchant = False, scope[MERCHANT]
 
         async def counted() -> Message:
             nonlocal entered
             message = await receive()
             if not entered and message["type"] == "http.request" and not message.get("more_body", False):
-                self._admission.enter()
+                self._admission.enter(merchant)
                 entered = True
             return message
 
@@ -130,4 +112,4 @@ class Admit:
             await self._app(scope, counted, send)
         finally:
             if entered:
-                self._admission.leave()
+                self._admission.leave(merchant)

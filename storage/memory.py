@@ -124,10 +124,11 @@ class Memory:
         if bank is not None:
             names = names_of_bank(bank, self._bank_moves)
             due = [row for row in due if row.payment.bank in names]
-        for row in due[:limit]:
+        due = sorted(due, key=lambda row: (row.look_ups > 0, row.look_up_at))[:limit]
+        for row in due:
             row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
             row.look_ups += 1
-        return [row.payment for row in due[:limit]]
+        return [row.payment for row in due]
 
     def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)

@@ -178,7 +178,11 @@ class Sql:
         with self._engine.connect() as connection:
             if bank is not None:
                 due = due.where(payments.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
-            candidates = connection.execute(due.order_by(payments.c.look_up_at).limit(limit)).all()
+            due = due.order_by(payments.c.look_up_at)
+            candidates = list(connection.execute(due.where(payments.c.look_ups == 0).limit(limit)))
+            if len(candidates) < limit:
+                further = due.where(payments.c.look_ups > 0).limit(limit - len(candidates))
+                candidates += connection.execute(further)
         taken = []
         for payment_id, look_ups in candidates:
             values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}

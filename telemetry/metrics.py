@@ -61,7 +61,12 @@ SHED: Final = Counter("payment_gateway_shed_total", "Payments refused because to
 BANK_RETRIES: Final = Counter("payment_gateway_bank_retries_total", "Repeated attempts of calls to the bank.")
 BREAKER_STATE: Final = Gauge(
     "payment_gateway_breaker_state",
-    "State of the circuit breaker: 0 closed, 1 half-open, 2 open.",
+    "State of the bank's circuit: 0 closed, 1 half-open, 2 open.",
+    multiprocess_mode="livemax",
+)
+MERCHANT_CIRCUITS_OPEN: Final = Gauge(
+    "payment_gateway_merchant_circuits_open",
+    "Merchants whose circuit is open or half-open.",
     multiprocess_mode="livemax",
 )
 PENDING: Final = Gauge(

@@ -66,6 +66,7 @@ def authorization_request(**changes: Any) -> AuthorizationRequest:
     """Return what a bank is asked for a payment that the simulator authorizes, with `changes`."""
     values = {
         "payment_id": uuid4(),
+        "merchant": "acme",
         "card_number": AUTHORIZED_CARD,
         "expiry_month": 4,
         "expiry_year": 2030,

@@ -18,6 +18,7 @@ from server.admission import Admission, Admit
 from server.middleware import cors
 from server.middleware.authenticate import Authenticate
 from server.middleware.observe import Observe
+from server.middleware.pacing import Pacing
 from server.middleware.rate_limit import RateLimit, RateLimiter
 from server.middleware.routing import Routing
 from server.middleware.security_headers import SecurityHeaders
@@ -35,6 +36,7 @@ def ordered(
         (partial(Observe, security_headers=headers), True),  # logs, counts and marks every response
         (partial(ServerErrorMiddleware, handler=problems.render), True),  # answers what fails in the two below
         (with_cors, bool(config.cors_origins)),  # pages can read refusals too, and preflights need no key
+        (Pacing, True),  # delays refusals, so that those who are refused don't take the CPU from others
         (ExceptionMiddleware, True),  # turns what is raised below it into problem documents
         (routing, True),  # decides what is called, which everything below depends on
         (partial(Authenticate, merchants=merchants), True),  # refuses strangers before they cost more

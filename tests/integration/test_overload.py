@@ -204,7 +204,7 @@ def test_payments_to_a_bank_that_is_down_fail_in_milliseconds_once_the_circuit_i
         assert {answer.json()["code"] for answer in refused} == {"bank_unavailable"}
         assert {answer.headers["Retry-After"] for answer in refused} == {"5"}
         assert time.monotonic() - started < 0.9, "none of the ten is tried before BREAKER_OPEN_S"
-        wait_until(lambda: gateway.log.count("the circuit is open") >= 9)
+        wait_until(lambda: gateway.log.count("the circuit of merchant default is open") >= 9)
         simulator = Simulator(port=port)
         simulator.start()
         wait_until(lambda: gateway.pay().status_code == 201, 5)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from handlers.problems import Code, Problem
-from handlers.scope import OPERATION
-from server.admission import AT_ONCE, LONGEST_WAIT_S, WAIT_S, Admission, Admit
+from handlers.scope import MERCHANT, OPERATION
+from server.admission import AT_ONCE, Admission, Admit
 from telemetry import metrics
 from tests import clock
 
@@ -31,15 +31,15 @@ class Request:
     messages: list[dict[str, Any]] = field(default_factory=lambda: [WHOLE_BODY])
     after_body: Callable[[], Awaitable[object]] | None = None
     has_body: bool = True
+    merchant: str = "acme"
     was_read: bool = False
     reached: bool = False
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    answered_at_s: float | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send_to(self, admission: Admission) -> None:
-        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=self.has_body)}
+        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=self.has_body), MERCHANT: self.merchant}
         await Admit(self._application, admission)(scope, self._receive, self._send)
 
     async def _application(self, _scope: Any, receive: Any, send: Any) -> None:
@@ -65,17 +65,16 @@ class Request:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
-            self.answered_at_s = asyncio.get_running_loop().time()
 
 
-def free_slots(admission: Admission) -> int:
-    """Return how many more payments would be admitted now."""
+def free_slots(admission: Admission, merchant: str = "acme") -> int:
+    """Return how many more payments of a merchant would be admitted now."""
     entered = 0
-    while not admission.is_full():
-        admission.enter()
+    while not admission.is_full(merchant):
+        admission.enter(merchant)
         entered += 1
     for _ in range(entered):
-        admission.leave()
+        admission.leave(merchant)
     return entered
 
 
@@ -166,7 +165,7 @@ def test_a_slot_is_held_until_the_response_is_sent() -> None:
             await may_be_sent.wait()
             sent.append(message)
 
-        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=True)}
+        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=True), MERCHANT: "acme"}
         task = asyncio.create_task(Admit(application, admission)(scope, receive, send))
         await settled()
         assert (sent, free_slots(admission)) == ([], 0)
@@ -238,7 +237,7 @@ def test_receiving_after_the_body_takes_no_second_slot() -> None:
         async def send(_message: Any) -> None:
             pass
 
-        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=True)}
+        scope = {"type": "http", OPERATION: SimpleNamespace(has_body=True), MERCHANT: "acme"}
         await Admit(application, admission)(scope, receive, send)
         assert free_slots(admission) == 2
 
@@ -378,46 +377,6 @@ def test_reads_and_what_is_no_operation_are_served_when_no_slot_is_free() -> Non
     clock.run(scenario())
 
 
-def test_a_refusal_waits_longer_the_more_others_wait() -> None:
-    """`WAIT_S` for each one that waits, up to `LONGEST_WAIT_S`; Retry-After is twice as long, in whole seconds."""
-
-    async def scenario() -> None:
-        admission, number = Admission(0), int(LONGEST_WAIT_S / WAIT_S) + 100
-        refused = [Request() for _ in range(number)]
-        began = asyncio.get_running_loop().time()
-        await asyncio.gather(*(request.send_to(admission) for request in refused))
-        waited_s = [(request.answered_at_s or 0.0) - began for request in refused]
-        wanted_s = [min(WAIT_S * (place + 1), LONGEST_WAIT_S) for place in range(number)]
-        assert waited_s == pytest.approx(wanted_s)
-        after = [int(request.headers["retry-after"]) for request in refused]
-        assert all(seconds - 1 <= 2 * wanted <= seconds + 1e-9 for seconds, wanted in zip(after, wanted_s, strict=True))
-        assert (after[0], after[-1]) == (1, 2 * LONGEST_WAIT_S)
-        await _waits_least(admission)
-
-    clock.run(scenario())
-
-
-async def _waits_least(admission: Admission) -> None:
-    request, began = Request(), asyncio.get_running_loop().time()
-    await request.send_to(admission)
-    assert (request.answered_at_s or 0.0) - began == pytest.approx(WAIT_S)
-
-
-def test_a_client_that_gives_up_its_wait_shortens_that_of_the_next() -> None:
-    """Cancelled refusals no longer wait."""
-
-    async def scenario() -> None:
-        admission = Admission(0)
-        tasks = [asyncio.create_task(Request().send_to(admission)) for _ in range(500)]
-        await settled()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await _waits_least(admission)
-
-    clock.run(scenario())
-
-
 @pytest.mark.parametrize("turns", range(4))
 def test_payments_that_are_cancelled_before_their_turn_leave_it_to_others(turns: int) -> None:
     """Whenever that happens, all others begin, and every slot is free at the end."""
@@ -458,5 +417,46 @@ def test_each_refusal_is_counted_once() -> None:
         ended.set()
         await tasks[1]
         assert shed() - before == 2
+
+    clock.run(scenario())
+
+
+def test_one_merchant_takes_its_share_of_the_places_at_most() -> None:
+    """Three of four slots and three of four places in the queue; the rest is free for other merchants."""
+
+    async def scenario() -> None:
+        admission, ended = Admission(4, 4, lambda number: number * 3 // 4), asyncio.Event()
+        assert free_slots(admission) == 6
+        greedy = [Request(after_body=ended.wait) for _ in range(10)]
+        tasks = [asyncio.create_task(request.send_to(admission)) for request in greedy]
+        await settled()
+        assert Counter(request.status for request in greedy) == {503: 4, None: 6}
+        assert (free_slots(admission), free_slots(admission, "other")) == (0, 2)
+        other = Request(merchant="other")
+        await other.send_to(admission)
+        assert other.status == 201
+        ended.set()
+        await asyncio.gather(*tasks)
+        assert (free_slots(admission), free_slots(admission, "other")) == (6, 6)
+
+    clock.run(scenario())
+
+
+def test_merchants_take_turns_to_begin() -> None:
+    """A payment that comes after a burst of another merchant begins in the second turn."""
+
+    async def scenario() -> None:
+        admission, begun = Admission(1000), []
+
+        def noting(merchant: str) -> Callable[[], Awaitable[object]]:
+            async def note() -> None:
+                begun.append(merchant)
+
+            return note
+
+        burst = [Request(after_body=noting("greedy"), merchant="greedy") for _ in range(10 * AT_ONCE)]
+        late = Request(after_body=noting("other"), merchant="other")
+        await asyncio.gather(*(request.send_to(admission) for request in [*burst, late]))
+        assert AT_ONCE <= begun.index("other") < 2 * AT_ONCE
 
     clock.run(scenario())

@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 
 import bank
 from bank.simulator import Simulator
+from bank.slots import Slots
 from config import SETTINGS, ConfigError
 from tests.support import authorization_request
 
@@ -122,16 +123,24 @@ class Acquirer:
         self.begun = asyncio.Semaphore(0)
         self.calls = 0
         self.closed = 0
+        self.merchants: list[str] = []
+        self.look_up_fails: bank.BankError | None = None
 
-    async def authorize(self, _request: bank.AuthorizationRequest) -> bank.Authorization:
-        await self.look_up(uuid4())
+    async def authorize(self, request: bank.AuthorizationRequest) -> bank.Authorization:
+        self.merchants.append(request.merchant)
+        await self._answer()
         return AUTHORIZED
 
     async def look_up(self, _payment_id: UUID) -> bank.LookUp:
+        await self._answer()
+        if self.look_up_fails is not None:
+            raise self.look_up_fails
+        return FOUND
+
+    async def _answer(self) -> None:
         self.calls += 1
         self.begun.release()
         await self.answer.wait()
-        return FOUND
 
     def close(self) -> None:
         self.closed += 1
@@ -145,30 +154,52 @@ def use(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Acquirer:
     return acquirer
 
 
-def test_a_call_without_a_slot_in_time_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It waits for `connect_timeout_s` and raises Overloaded, a kind of NotReached; look-ups take slots, too."""
+def test_a_payment_without_a_slot_in_time_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for `connect_timeout_s` and raises Overloaded, a kind of NotReached; look-ups have their own slots."""
     acquirer = use(monkeypatch, concurrency=2, connect_timeout_s=0.2)
 
-    async def three_calls() -> list[object]:
-        first, second = (
-            asyncio.create_task(bank.authorize(authorization_request())),
-            asyncio.create_task(bank.look_up(uuid4())),
-        )
-        for _ in range(2):
+    async def three_payments() -> list[object]:
+        sent = [asyncio.create_task(bank.authorize(authorization_request())) for _ in range(2)]
+        looked_up = asyncio.create_task(bank.look_up(uuid4()))
+        for _ in range(3):
             await acquirer.begun.acquire()
         started = time.monotonic()
         third = await asyncio.gather(bank.authorize(authorization_request()), return_exceptions=True)
         assert time.monotonic() - started > 0.15
         acquirer.answer.set()
-        return [await first, await second, *third]
+        return [await looked_up, *await asyncio.gather(*sent), *third]
 
     shed = REGISTRY.get_sample_value("payment_gateway_shed_total") or 0
-    *answered, refused = asyncio.run(three_calls())
-    assert answered == [AUTHORIZED, FOUND]
+    *answered, refused = asyncio.run(three_payments())
+    assert answered == [FOUND, AUTHORIZED, AUTHORIZED]
     assert isinstance(refused, bank.Overloaded)
     assert isinstance(refused, bank.NotReached)
-    assert acquirer.calls == 2
+    assert acquirer.calls == 3
     assert REGISTRY.get_sample_value("payment_gateway_shed_total") == shed + 1
+
+
+def test_look_ups_have_slots_and_a_circuit_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`LOOK_UPS` of them hang and the next ones wait, or all fail: payments are sent as if there were none."""
+    acquirer = use(monkeypatch, concurrency=1, breaker_failures=1)
+
+    async def scenario() -> None:
+        look_ups = [asyncio.create_task(bank.look_up(uuid4())) for _ in range(bank.LOOK_UPS + 5)]
+        for _ in range(bank.LOOK_UPS):
+            await acquirer.begun.acquire()
+        payment = asyncio.create_task(bank.authorize(authorization_request()))
+        await acquirer.begun.acquire()
+        assert acquirer.calls == bank.LOOK_UPS + 1
+        acquirer.answer.set()
+        assert await asyncio.gather(payment, *look_ups) == [AUTHORIZED] + [FOUND] * len(look_ups)
+        acquirer.look_up_fails = bank.NotReached("the bank answered 503")
+        for _ in range(2):
+            with pytest.raises(bank.NotReached):
+                await bank.look_up(uuid4())
+        assert acquirer.calls == len(look_ups) + 2, "the second one was not made"
+        assert not bank.circuit_open()
+        assert await bank.authorize(authorization_request()) == AUTHORIZED
+
+    asyncio.run(scenario())
 
 
 def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +217,65 @@ def test_a_call_that_ends_gives_its_slot_to_one_that_waits(monkeypatch: pytest.M
     assert asyncio.run(five_calls()) == [AUTHORIZED] * 5
     assert acquirer.calls == 5
     assert REGISTRY.get_sample_value("payment_gateway_bank_in_flight") == 0
+
+
+def test_merchants_that_wait_for_a_slot_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The payments of one merchant keep their order, however many came before those of another."""
+    acquirer = use(monkeypatch, concurrency=1)
+
+    async def scenario() -> None:
+        merchants = ["a", *"aaa", *"bb", "c"]
+        payments = [
+            asyncio.create_task(bank.authorize(authorization_request(merchant=merchant))) for merchant in merchants
+        ]
+        await acquirer.begun.acquire()
+        acquirer.answer.set()
+        await asyncio.gather(*payments)
+
+    asyncio.run(scenario())
+    assert acquirer.merchants == ["a", *"abcaba"]
+
+
+def test_a_merchant_holds_its_share_of_the_slots_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others remain free for another merchant, also while payments of the first one wait or have given up."""
+    acquirer = use(monkeypatch, concurrency=4, connect_timeout_s=0.1, most_of=lambda slots: slots * 3 // 4)
+
+    async def scenario() -> None:
+        first = [asyncio.create_task(bank.authorize(authorization_request(merchant="a"))) for _ in range(6)]
+        ended = await asyncio.gather(*first[3:], return_exceptions=True)
+        assert [type(error) for error in ended] == [bank.Overloaded] * 3
+        assert acquirer.merchants == ["a"] * 3
+        waiting = asyncio.create_task(bank.authorize(authorization_request(merchant="a")))
+        await asyncio.sleep(0)
+        other = asyncio.create_task(bank.authorize(authorization_request(merchant="b")))
+        await asyncio.sleep(0)
+        assert acquirer.merchants == [*"aaa", "b"]
+        acquirer.answer.set()
+        await asyncio.gather(*first[:3], other, waiting)
+        assert acquirer.merchants == [*"aaa", *"ba"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_a_payment_that_is_cancelled_leaves_its_slot_to_others(*, granted: bool) -> None:
+    """Whether it waits, or has got the slot in the same turn of the event loop."""
+
+    async def scenario() -> None:
+        slots = Slots(1, lambda slots: slots)
+        assert slots.take("a")
+        waiting = asyncio.create_task(slots.wait("a"))
+        await asyncio.sleep(0)
+        if granted:
+            slots.release("a")
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        if not granted:
+            slots.release("a")
+        assert slots.take("b")
+        assert not slots.take("b")
+
+    asyncio.run(scenario())
 
 
 def test_configuring_again_closes_the_previous_bank(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ URL = "http://bank.test"
 def authorization_request() -> AuthorizationRequest:
     return AuthorizationRequest(
         payment_id=uuid4(),
+        merchant="acme",
         card_number=CARD_NUMBER,
         expiry_month=4,
         expiry_year=2030,

@@ -9,6 +9,7 @@ import pytest
 
 import bank
 from bank import BankError, NotReached, Overloaded, Refused
+from bank.errors import Unavailable
 from tests.support import authorization_request, free_port, reply, scripted_bank
 
 
@@ -24,7 +25,7 @@ def error() -> BankError:
     return caught.value
 
 
-@pytest.mark.parametrize(("status", "kind"), [(503, NotReached), (400, Refused)])
+@pytest.mark.parametrize(("status", "kind"), [(503, Unavailable), (400, Refused)])
 def test_a_bank_that_answers_was_sent_the_payment(status: int, kind: type[BankError]) -> None:
     """A 503 may come from a proxy after the bank did its work."""
     with scripted_bank(reply(status, b"{}")) as scripted:

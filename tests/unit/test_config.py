@@ -32,6 +32,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         bank_retries=2,
         bank_concurrency=128,
         bank_queue=128,
+        merchant_share=0.75,
         breaker_failures=10,
         breaker_open_s=5,
         bank_ca_file=None,

@@ -35,7 +35,7 @@ SUBCLASSES: Final = (
     client._Adapter,
     client._Retry,
     deadline._HTTPConnection,
-    breaker._Listener,
+    breaker._Log,
     simulator._Protocol,
 )
 

@@ -66,9 +66,14 @@ async def unresolved(*, sent_to: str | None = None) -> UUID:
 
 @contextlib.asynccontextmanager
 async def resolving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Run the resolver; the function that this yields waits until two further rounds are over."""
+    """Run the resolver; the function that this yields waits until two further rounds are over, look-ups included."""
     began: asyncio.Queue[None] = asyncio.Queue()
-    take_due = store.take_due
+    take_due, resolve = store.take_due, resolver._resolve
+    look_ups: set[asyncio.Task[Any] | None] = set()
+
+    async def noted(payment: Payment) -> None:
+        look_ups.add(asyncio.current_task())
+        await resolve(payment)
 
     async def counted(*arguments: Any) -> list[Payment]:
         began.put_nowait(None)
@@ -77,10 +82,12 @@ async def resolving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[
     async def two_rounds() -> None:
         while not began.empty():
             began.get_nowait()
-        for _ in range(3):  # the third one begins when the second one is over
+        for _ in range(3):  # the third one begins when the look-ups of the second have begun
             await asyncio.wait_for(began.get(), 10)
+        await asyncio.wait_for(asyncio.gather(*filter(None, look_ups), return_exceptions=True), 10)
 
     monkeypatch.setattr(store, "take_due", counted)
+    monkeypatch.setattr(resolver, "_resolve", noted)
     running = asyncio.create_task(resolver.run())
     try:
         yield two_rounds
