@@ -4,7 +4,7 @@ DEV := .venv/dev
 RUN := .venv/run
 BENCH := .venv/bench
 
-.PHONY: run test lint types format fuzz chaos bench lock clean
+.PHONY: run test lint types format fuzz chaos attacks bench lock clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
@@ -39,6 +39,11 @@ SEED ?= 1
 STORE ?= postgresql
 chaos: $(DEV)/installed
 	$(DEV)/bin/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --store $(STORE)
+
+# Attack a gateway as one caller, and measure what is left of another merchant's payments: make attacks [SECONDS=15]
+attacks: SECONDS = 15
+attacks: $(DEV)/installed
+	$(DEV)/bin/python -W ignore -m tests.chaos.attacks --seconds $(SECONDS)
 
 # Compare the cost of a payment with that in other stacks. It takes half an hour, and needs wrk and nginx's echo module:
 # apt-get install wrk libnginx-mod-http-echo

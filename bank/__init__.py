@@ -39,7 +39,7 @@ BANKS: Final[dict[str, Callable[..., Bank]]] = {
 }
 
 # Look-ups that may be in progress at once. They take no slot from payments, for which a shopper waits.
-LOOK_UPS: Final = 8
+LOOK_UPS: Final = 32
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 

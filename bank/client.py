@@ -38,7 +38,7 @@ MAX_CODE_LENGTH: Final = 64  # characters of an authorization code
 IN_DOUBT: Final = frozenset({408, 409, 425, 429, 499})
 
 # The longest time in seconds for a look-up, retries included: others wait behind it.
-LOOK_UP_S: Final = 5.0
+LOOK_UP_S: Final = 3.0
 
 # Threads that connect, which takes a few milliseconds. When connecting hangs, a call that waits for a thread ends
 # after BANK_CONNECT_TIMEOUT_S as well.

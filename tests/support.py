@@ -217,6 +217,7 @@ class ScriptedBank:
     script: called with the connection once a whole request is read; it may send any bytes, or none
     tls: with it, the bank is at https
     requests: the bytes of each request, in order of arrival
+    current: its attribute `request` has, inside of a script, the request that the script answers
     """
 
     def __init__(self, script: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> None:
@@ -225,6 +226,7 @@ class ScriptedBank:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
         self.requests: list[bytes] = []
+        self.current = threading.local()
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
 
@@ -245,6 +247,7 @@ class ScriptedBank:
         with contextlib.suppress(OSError), connection, self._secured(connection) as secured:
             while request := _read_request(secured):
                 self.requests.append(request)
+                self.current.request = request
                 self._script(secured)
 
     def _secured(self, connection: socket.socket) -> socket.socket:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from prometheus_client import REGISTRY
 import bank
 import payments
 import store
+from bank import client
 from bank.simulator import Simulator
 from payments import resolver
 from store import Payment, Status
@@ -219,6 +221,32 @@ def test_a_young_payment_that_the_bank_does_not_know_stays_pending(monkeypatch: 
         assert await outcome(payment_id) == (Status.PENDING, [])
 
     asyncio.run(scenario())
+
+
+def test_look_ups_that_hang_do_not_keep_another_payment_pending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 121 due payments each is looked up once before any is looked up again; `LOOK_UPS` of them at a time."""
+    monkeypatch.setattr(client, "LOOK_UP_S", 0.3)
+    release = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        if str(known[-1]).encode() in answering.current.request:
+            reply(200, f'{{"payment_id": "{known[-1]}", "status": "authorized"}}'.encode())(connection)
+        else:
+            release.wait(10)
+
+    async def scenario() -> None:
+        known.extend([await unresolved() for _ in range(121)])
+        async with asyncio.timeout(60), resolving(monkeypatch) as two_rounds:
+            while (await outcome(known[-1]))[0] is Status.PENDING:
+                await two_rounds()
+
+    known: list[UUID] = []
+    with scripted_bank(answer) as answering:
+        connect(answering.url)
+        asyncio.run(scenario())
+        release.set()
+        asked = [request for request in answering.requests if str(known[-1]).encode() in request]
+        assert answering.requests.index(asked[0]) < len(known)
 
 
 @pytest.mark.usefixtures("simulator")
