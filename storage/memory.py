@@ -44,6 +44,7 @@ class Memory:
     def __init__(self) -> None:
         self.salt = secrets.token_bytes(32)
         self._rows: dict[UUID, _Row] = {}
+        self._pending: dict[UUID, _Row] = {}  # those that are PENDING, so that the resolver does not search all rows
         self._rows_of_keys: dict[tuple[str, str], list[_Row]] = {}
         self._changes: list[Change] = []
         self._bank_moves: list[BankMove] = []
@@ -67,9 +68,9 @@ class Memory:
             if released is not None and not self.is_same_bank(released.payment.bank, payment.bank):
                 row.payment = replace(row.payment, bank=released.payment.bank)
                 row.working_until = row.look_up_at = now
-                self._rows[row.payment.id] = row
+                self._keep(row)
                 return self._claimed(row, payment, key)
-        self._rows[row.payment.id] = row
+        self._keep(row)
         return row.payment
 
     def change(self, change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
@@ -78,6 +79,7 @@ class Memory:
             raise NotInStatus
         self._changes.append(change)
         row.payment = replace(row.payment, status=change.to_status, authorization_code=change.authorization_code)
+        self._pending.pop(change.payment_id, None)
         return row.payment
 
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
@@ -90,13 +92,14 @@ class Memory:
         row = self._find(payment_id, Status.PENDING, attempt)
         if row is not None and row.working_until > datetime.now(UTC):  # else it may have been shown as PENDING
             row.released = True
+            del self._pending[payment_id]
 
     def drop(self, payment_id: UUID, attempt: UUID) -> None:
         row = self._find(payment_id, Status.PENDING, attempt)
         if row is not None and attempt != payment_id:
             self.release(payment_id, attempt)
         elif row is not None:
-            del self._rows[payment_id]
+            del self._rows[payment_id], self._pending[payment_id]
             if row.key is not None:
                 of_key = row.payment.merchant, row.key.digest
                 self._rows_of_keys[of_key].remove(row)
@@ -120,7 +123,7 @@ class Memory:
 
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
         now = datetime.now(UTC)
-        due = [row for row in self._kept() if row.payment.status is Status.PENDING and row.look_up_at <= now]
+        due = [row for row in self._pending.values() if row.look_up_at <= now]
         if bank is not None:
             names = names_of_bank(bank, self._bank_moves)
             due = [row for row in due if row.payment.bank in names]
@@ -132,12 +135,12 @@ class Memory:
 
     def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)
-        idle = [row.payment for row in self._kept() if row.working_until <= now]
-        unresolved = [payment for payment in idle if payment.status is Status.PENDING]
+        unresolved = [row.payment for row in self._pending.values() if row.working_until <= now]
         return sorted(unresolved, key=lambda payment: payment.created_at)
 
     def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
-        newest_first = sorted((row.payment for row in self._kept()), key=lambda p: p.created_at, reverse=True)
+        kept = (row.payment for row in self._rows.values() if not row.released)
+        newest_first = sorted(kept, key=lambda payment: payment.created_at, reverse=True)
         wanted = [
             p for p in newest_first if (not status or p.status is status) and (not since or p.created_at >= since)
         ]
@@ -156,7 +159,7 @@ class Memory:
 
     def move_bank(self, move: BankMove) -> int:
         self._bank_moves.append(move)
-        return sum(row.payment.bank == move.old for row in self._kept() if row.payment.status is Status.PENDING)
+        return sum(row.payment.bank == move.old for row in self._pending.values())
 
     def is_same_bank(self, recorded: str, now: str) -> bool:
         return is_same_bank(recorded, now, self._bank_moves)
@@ -191,8 +194,8 @@ class Memory:
     def close(self) -> None:
         """Do nothing: the records go with this object."""
 
-    def _kept(self) -> list[_Row]:
-        return [row for row in self._rows.values() if not row.released]
+    def _keep(self, row: _Row) -> None:
+        self._rows[row.payment.id] = self._pending[row.payment.id] = row
 
     def _find(self, payment_id: UUID, status: Status, attempt: UUID | None = None) -> _Row | None:
         row = self._rows.get(payment_id)

@@ -30,6 +30,7 @@ from config import ConfigError
 from payments import idempotency
 from storage import retries, tables
 from storage.group_commit import GroupCommit, Outcome
+from storage.memory import Memory
 from store import (
     ApiKey,
     Change,
@@ -929,3 +930,37 @@ def test_an_unreachable_database_stops_the_start() -> None:
     with pytest.raises(StoreUnavailable):
         store.configure("postgresql+psycopg://nobody@127.0.0.1:1/none", fingerprint_key=FINGERPRINT_KEY)
     assert time.monotonic() - started < 5
+
+
+def test_what_the_resolver_asks_memory_costs_by_the_unresolved_payments_only() -> None:
+    """With a hundred times as many settled payments it takes about the same CPU time."""
+
+    def cost(settled: int) -> float:
+        """Return the CPU seconds of what the resolver asks each second, beside this many settled payments."""
+        memory = Memory()
+        payments = [pending() for _ in range(settled)]
+        for payment in payments:
+            memory.claim(payment, None, 10)
+            memory.change(_settling(payment))
+        memory.claim(pending(), None, -1)
+        timings = []
+        for _ in range(20):
+            started = time.process_time()
+            assert memory.unresolved_stats().count == 1
+            assert len(memory.list_unresolved()) == 1
+            assert len(memory.take_due(4, lambda _: -1, "unknown")) == 1
+            timings.append(time.process_time() - started)
+        return min(timings)
+
+    assert cost(20_000) < 20 * cost(200)
+
+
+def _settling(payment: Payment) -> Change:
+    return Change(
+        payment_id=payment.id,
+        changed_at=payment.created_at,
+        changed_by="someone",
+        from_status=Status.PENDING,
+        to_status=Status.AUTHORIZED,
+        note="",
+    )
