@@ -13,3 +13,6 @@ MERCHANT: Final = "gateway.merchant"
 
 # The response that an operation made. It is the answer whatever fails while it is sent.
 RESPONSE: Final = "gateway.response"
+
+# Headers that the answer gets, whether an operation made it or it is an error: pairs of a name and a value, as bytes.
+ADDED_HEADERS: Final = "gateway.headers"

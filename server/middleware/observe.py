@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers import health
 from handlers.operations import Operation
-from handlers.scope import MERCHANT, OPERATION
+from handlers.scope import ADDED_HEADERS, MERCHANT, OPERATION
 from server.middleware.security_headers import SecurityHeaders
 from telemetry import logs, metrics, request_context
 from telemetry.request_context import RequestContext
@@ -41,8 +41,8 @@ class Observe:
 
         async def observed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                identity = (b"x-request-id", context.id.encode())
-                message["headers"] = [*message["headers"], identity, *self._security_headers.at(scope["path"])]
+                added = ((b"x-request-id", context.id.encode()), *scope.get(ADDED_HEADERS, ()))
+                message["headers"] = [*message["headers"], *added, *self._security_headers.at(scope["path"])]
                 note(context, scope, message["status"], time.perf_counter() - started)
             await send(message)
 

@@ -18,12 +18,11 @@ import redis
 from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import config
 from handlers.problems import Code, Problem
-from handlers.scope import MERCHANT, OPERATION
+from handlers.scope import ADDED_HEADERS, MERCHANT, OPERATION
 
 log = logging.getLogger("gateway.rate_limit")
 
@@ -72,17 +71,17 @@ class RateLimiter:
         resets_at, remaining = await self._limiter.get_window_stats(rate, merchant)
         return _Window(rate, allowed, remaining, max(1, math.ceil(resets_at - time.time())))
 
-    def headers(self, windows: Sequence[_Window]) -> dict[str, str]:
+    def headers(self, windows: Sequence[_Window]) -> list[tuple[bytes, bytes]]:
         """Return the headers that report these windows: all rates, and the one with the least left."""
         if not windows:
-            return {}
+            return []
         tightest = min(windows, key=lambda window: window.remaining / window.rate.amount)
         state = f'"{_name(tightest.rate)}";r={tightest.remaining};t={tightest.resets_s}'
-        return {"RateLimit-Policy": self._policy, "RateLimit": state}
+        return [(b"ratelimit-policy", self._policy.encode()), (b"ratelimit", state.encode())]
 
 
 class RateLimit:
-    """ASGI middleware behind authentication."""
+    """ASGI middleware behind authentication. Every answer to a request that it counted reports the windows."""
 
     def __init__(self, app: ASGIApp, limiter: RateLimiter) -> None:
         self._app = app
@@ -93,17 +92,11 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         windows = await self._limiter.count(scope[MERCHANT])
-        headers = self._limiter.headers(windows)
+        scope[ADDED_HEADERS] = self._limiter.headers(windows)
         if not all(window.allowed for window in windows):
             wait_s = max(window.resets_s for window in windows if not window.allowed)
-            raise Problem(Code.RATE_LIMITED, headers={"Retry-After": str(wait_s), **headers})
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+            raise Problem(Code.RATE_LIMITED, headers={"Retry-After": str(wait_s)})
+        await self._app(scope, receive, send)
 
 
 def _storage(url: str) -> MemoryStorage | RedisStorage:

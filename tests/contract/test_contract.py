@@ -77,6 +77,16 @@ def test_every_operation_id_names_a_handler(path: str, method: str) -> None:
     assert inspect.iscoroutinefunction(handler)
 
 
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_answer_that_counts_declares_the_rate_limit(path: str, method: str) -> None:
+    """All but 401, which comes before the rate limit: nobody can use up the rate of a merchant without its key."""
+    responses = connexion.spec.Specification.from_dict(FILE)["paths"][path][method]["responses"]
+    declaring = {
+        status for status in responses if {"RateLimit-Policy", "RateLimit"} <= responses[status]["headers"].keys()
+    }
+    assert declaring == responses.keys() - {"401"}
+
+
 @pytest.mark.parametrize(
     ("schema", "code"),
     [("PaymentStatus", Status), ("ProblemCode", Code), ("FieldErrorCode", FieldCode)],

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,43 @@ def test_a_merchant_beyond_its_rate_gets_429_until_retry_after() -> None:
             gateway.root + answers[0].headers["Location"], headers=answers[0].request.headers, timeout=10
         )
         assert limit_of(read)[1] == 1, "GET counts, too"
+
+
+def test_every_answer_to_a_request_that_counted_says_what_is_left() -> None:
+    """Errors and refusals too: each has both headers once, and one request less is left."""
+    settings = {"BANK_CONCURRENCY": "1", "BANK_QUEUE": "1", "BANK_CONNECT_TIMEOUT_S": "20"}
+    with Gateway(settings=settings, RATE_LIMIT="1000/hour") as gateway, ThreadPoolExecutor(2) as pool:
+        send, url = partial(requests.post, timeout=60), f"{gateway.api}/payments"
+        key = {"Idempotency-Key": "order-1"}
+        answers = [
+            send(url, json={}),
+            send(url, data="{", headers={"Content-Type": "application/json"}),
+            gateway.find(support.UNKNOWN_ID),
+            gateway.find("x"),
+            send(url, data="x" * 17_000, headers={"Content-Type": "application/json"}),
+            send(url, data="card"),
+            send(url, json=valid_payment(), headers=key),
+            send(url, json=valid_payment(amount=1), headers=key),
+            send(url, json=valid_payment(card_number=support.REFUSED)),
+            send(url, json=valid_payment(card_number=support.UNAVAILABLE_CARD)),
+        ]
+        statuses = [400, 400, 404, 400, 413, 415, 201, 422, 500, 503]
+        assert [answer.status_code for answer in answers] == statuses
+        slow = [pool.submit(send, url, json=valid_payment(card_number=support.SLOW)) for _ in range(2)]
+
+        def is_overloaded() -> bool:
+            answers.append(send(url, json={}))
+            return answers[-1].status_code == 503
+
+        wait_until(is_overloaded)
+        assert answers[-1].json()["code"] == "overloaded"
+        assert [payment.result().status_code for payment in slow] == [201, 201]
+        left = [limit_of(answer)[1] for answer in answers]
+        assert left[: len(statuses)] == list(range(999, 999 - len(statuses), -1))
+        assert left[-1] < left[len(statuses) - 1]
+        assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"1000-per-hour";q=1000;w=3600'}
+        elsewhere = requests.get(f"{gateway.api}/nothing", timeout=10)
+        assert (elsewhere.status_code, "RateLimit" in elsewhere.headers) == (404, False), "it does not count"
 
 
 def test_a_request_with_an_invalid_key_is_not_counted() -> None:
