@@ -58,6 +58,20 @@ class Server(uvicorn.Server):
         await self._listening(self)
 
 
+class Workers(Multiprocess):
+    """uvicorn's supervisor of the workers."""
+
+    def terminate_all(self) -> None:
+        """Stop the workers, and stop listening.
+
+        Each worker has the listening socket until it stops to accept connections. The supervisor accepts none, so with
+        its own copy open, connections that are made after that would wait in vain until the last payment is answered.
+        """
+        for listener in self.sockets:
+            listener.close()
+        super().terminate_all()
+
+
 def serve(config: Config, app: Any, listener: socket.socket, listening: Callable[[uvicorn.Server], Any]) -> None:
     """Serve `app` in this process until a signal ends it; `listening` is awaited once it accepts connections."""
     Server(_options(config, app), listening).run(sockets=[listener])
@@ -65,7 +79,7 @@ def serve(config: Config, app: Any, listener: socket.socket, listening: Callable
 
 def serve_workers(config: Config, factory: str, listener: socket.socket) -> None:
     """Serve the app that `factory` (MODULE:FUNCTION) makes in each of WORKERS processes, until a signal ends it."""
-    Multiprocess(_options(config, factory), sockets=[listener]).run()
+    Workers(_options(config, factory), sockets=[listener]).run()
 
 
 def _options(config: Config, app: Any) -> uvicorn.Config:

@@ -30,6 +30,7 @@ SUBCLASSES: Final = (
     Protocol,
     uvicorn_server.Loop,
     uvicorn_server.Server,
+    uvicorn_server.Workers,
     Routing,
     Cors,
     client._Adapter,
