@@ -62,8 +62,8 @@ class Merchants:
         """Return how many of a number of places one merchant may take: a share of them if others have a key, too."""
         return min(number, max(1, int(number * share))) if self._several else number
 
-    def authenticate(self, key: str) -> str | None:
-        """Return the merchant with this key, or None when the key is not valid."""
+    def authenticate(self, key: str) -> ApiKey | None:
+        """Return the record of this key, which has its merchant, or None when the key is not valid."""
         digest = hashlib.sha256(key.encode()).hexdigest()
         known = self._keys.get(digest[:_ID_LENGTH])
         # The id finds the key. The full digests are compared in constant time, so the time of an answer
@@ -71,7 +71,7 @@ class Merchants:
         if known is None or not hmac.compare_digest(known.digest, digest) or known.revoked_at is not None:
             return None
         self._used[known.id] = datetime.now(UTC).replace(second=0, microsecond=0)
-        return known.merchant
+        return known
 
     async def refresh(self) -> None:
         """Read the keys from the store, and record there which keys were used. Raises `store.StoreUnavailable`."""

@@ -11,6 +11,9 @@ ENDPOINT: Final = "gateway.endpoint"
 # The name of the merchant that calls; set before an operation is called.
 MERCHANT: Final = "gateway.merchant"
 
+# The id of the API key with which it calls, for the log; missing where no key is required.
+KEY: Final = "gateway.key"
+
 # The response that an operation made. It is the answer whatever fails while it is sent.
 RESPONSE: Final = "gateway.response"
 

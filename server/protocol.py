@@ -145,7 +145,7 @@ class Protocol(HttpToolsProtocol):
         head = b"content-length: %d\r\nconnection: close\r\nx-request-id: %s\r\n\r\n" % (len(body), context.id.encode())
         self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + date + head + body)
         self._close()
-        note(context, {"method": None, "path": None}, PROBLEMS[code].status, 0.0)
+        note(context, {"method": None, "path": None, "client": self.client}, PROBLEMS[code].status, 0.0)
 
 
 class _Timeout:

@@ -12,9 +12,11 @@ _UUID: Final = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SEPARATOR: Final = r"[ ._~/-]{0,2}"
 _DIGITS: Final = rf"\d(?:(?!{_SEPARATOR}{_UUID}){_SEPARATOR}\d){{12,}}"
 
-# Most texts have no run of 13 digits. Translating every digit to 0 finds that out in a tenth of a regex search's time.
+# Most texts have no run of 13 digits. Removing separators and translating digits to 0 finds that out in a tenth of the
+# time of a regex search.
 _LONG_ENOUGH: Final = b"0" * 13
-_ALL_ZEROS: Final = bytes.maketrans(b"123456789 ._~/-", b"0" * 15)
+_ALL_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_SEPARATORS: Final = b" ._~/-"
 _EITHER: Final = re.compile(rf"{_UUID}|({_DIGITS})", re.ASCII)
 
 SHORTEST: Final = 13
@@ -23,7 +25,7 @@ LONGEST: Final = 19
 
 def mask(text: str) -> str:
     """Return the text with an asterisk for every digit that may belong to a card number."""
-    if _LONG_ENOUGH not in text.encode(errors="replace").translate(_ALL_ZEROS):
+    if _LONG_ENOUGH not in text.encode(errors="replace").translate(_ALL_ZEROS, _SEPARATORS):
         return text
     return _EITHER.sub(_masked, text)
 

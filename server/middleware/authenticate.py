@@ -4,12 +4,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handlers.operations import Operation
 from handlers.problems import Code, Problem
-from handlers.scope import MERCHANT, OPERATION
+from handlers.scope import KEY, MERCHANT, OPERATION
 from merchants import DEFAULT_MERCHANT, Merchants
+from store import ApiKey
 
 
 class Authenticate:
-    """ASGI middleware for the contract's security scheme; it puts the merchant into the scope."""
+    """ASGI middleware for the contract's security scheme; it puts the merchant and the id of the key into the scope."""
 
     def __init__(self, app: ASGIApp, merchants: Merchants) -> None:
         self._app = app
@@ -19,14 +20,18 @@ class Authenticate:
         operation: Operation | None = scope.get(OPERATION)
         if operation is not None:
             needs_key = operation.needs_key and not self._merchants.is_open()
-            scope[MERCHANT] = self._merchant(scope) if needs_key else DEFAULT_MERCHANT
+            if needs_key:
+                key = self._key(scope)
+                scope[MERCHANT], scope[KEY] = key.merchant, key.id
+            else:
+                scope[MERCHANT] = DEFAULT_MERCHANT
         await self._app(scope, receive, send)
 
-    def _merchant(self, scope: Scope) -> str:
+    def _key(self, scope: Scope) -> ApiKey:
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         # A repeated header is ambiguous; reject it.
         scheme, _, key = sent[0].decode("latin-1").partition(" ") if len(sent) == 1 else ("", "", "")
-        merchant = self._merchants.authenticate(key.strip(" ")) if scheme.lower() == "bearer" else None
-        if merchant is None:
+        known = self._merchants.authenticate(key.strip(" ")) if scheme.lower() == "bearer" else None
+        if known is None:
             raise Problem(Code.UNAUTHORIZED)
-        return merchant
+        return known

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from handlers import health
 from handlers.operations import Operation
-from handlers.scope import ADDED_HEADERS, MERCHANT, OPERATION
+from handlers.scope import ADDED_HEADERS, KEY, MERCHANT, OPERATION
 from server.middleware.security_headers import SecurityHeaders
 from telemetry import logs, metrics, request_context
 from telemetry.request_context import RequestContext
@@ -57,6 +57,7 @@ def note(context: RequestContext, scope: Scope, status: int, took_s: float) -> N
     """Log and count a response. Never raises: a failure here must not change the answer to a payment."""
     try:
         operation, route = _names(scope)
+        client = scope.get("client")  # address and port, None on a Unix socket
         _requests(operation or OTHER, status).inc()
         _seconds(operation or OTHER).observe(took_s)
         level = logging.DEBUG if route in health.PATHS else LEVELS.get(status, logging.INFO)
@@ -64,7 +65,9 @@ def note(context: RequestContext, scope: Scope, status: int, took_s: float) -> N
             level,
             {
                 "request_id": context.id,
+                "client": client[0] if client else None,
                 "merchant": scope.get(MERCHANT),
+                "key": scope.get(KEY),
                 "method": scope["method"],
                 "operation": operation,
                 "route": route,

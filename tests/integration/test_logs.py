@@ -23,7 +23,7 @@ from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wa
 KEY = "pgw_test_" + "l" * 43
 API_KEYS = f"acme:{hashlib.sha256(KEY.encode()).hexdigest()}"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-FIELDS = "request_id merchant method operation route status ms bank_ms payment_id outcome"
+FIELDS = "request_id client merchant key method operation route status ms bank_ms payment_id outcome"
 
 
 def access_lines(gateway: Gateway, number: int) -> list[dict[str, Any]]:
@@ -47,14 +47,16 @@ def test_each_request_is_logged_as_one_json_line_without_what_was_sent() -> None
         assert {" ".join(line) for line in lines} == {f"time level logger {FIELDS}"}
         create = ("POST", "create_payment", "/api/v1/payments")
         get = ("GET", "get_payment", "/api/v1/payments/{payment_id}")
-        shown = ("method", "operation", "route", "status", "merchant", "payment_id", "outcome")
+        key_id = hashlib.sha256(KEY.encode()).hexdigest()[:12]
+        shown = ("method", "operation", "route", "status", "merchant", "key", "payment_id", "outcome")
         assert [tuple(line[name] for name in shown) for line in lines] == [
-            (*create, 201, "acme", payment_id, "AUTHORIZED"),
-            (*get, 200, "acme", payment_id, "AUTHORIZED"),
-            (*get, 400, "acme", None, "validation_failed"),
-            ("GET", None, None, 404, None, None, "not_found"),
-            (*create, 400, "acme", None, "validation_failed"),
+            (*create, 201, "acme", key_id, payment_id, "AUTHORIZED"),
+            (*get, 200, "acme", key_id, payment_id, "AUTHORIZED"),
+            (*get, 400, "acme", key_id, None, "validation_failed"),
+            ("GET", None, None, 404, None, None, None, "not_found"),
+            (*create, 400, "acme", key_id, None, "validation_failed"),
         ]
+        assert {line["client"] for line in lines} == {"127.0.0.1"}
         assert lines[0]["request_id"] == paid.headers["X-Request-ID"]
         assert 0 < lines[0]["bank_ms"] < lines[0]["ms"] < 20_000
         assert {line["bank_ms"] for line in lines[1:]} == {None}
@@ -138,6 +140,8 @@ def test_every_response_has_a_request_id_and_every_problem_names_it(gateway: Gat
     assert f"x-request-id: {instance}\r\n".encode() in head + b"\r\n"
     assert len({*ids, instance}) == len(ids) + 1
     wait_until(lambda: all(f'"{request_id}"' in strict.log for request_id in [*ids[1:-1], instance]))
+    (malformed,) = (line for line in strict.log.splitlines() if instance in line)
+    assert json.loads(malformed)["client"] == "127.0.0.1"
 
 
 def test_the_bank_gets_the_request_id_and_the_traceparent() -> None:
@@ -202,7 +206,10 @@ def test_on_a_terminal_the_log_is_text() -> None:
         while b"status=404" not in output:
             output += os.read(reader, 65536)
         line = output.decode().splitlines()[-1]
-        assert re.match(r"\d{4}-\S+Z INFO gateway\.access request_id=\S+ merchant=default method=GET ", line)
+        assert re.match(
+            r"\d{4}-\S+Z INFO gateway\.access request_id=\S+ client=127\.0\.0\.1 merchant=default key=- method=GET ",
+            line,
+        )
     finally:
         process.terminate()
         process.communicate(timeout=30)
