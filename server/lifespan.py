@@ -3,23 +3,29 @@
 import asyncio
 import contextlib
 import gc
+import logging
+import os
 import signal
 import threading
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from types import FrameType
 
 import bank
 import store
 from handlers.health import Health
 from merchants import Merchants
 from payments import resolver
+from telemetry import logs
+
+log = logging.getLogger("gateway.lifespan")
 
 
 @contextlib.asynccontextmanager
 async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: object) -> AsyncIterator[None]:
     """Run the background tasks while the app serves, then close the bank and the store."""
     health.stopping = False
-    _drain_on_sigterm(health, drain_s)
+    _stop_on_signals(health, drain_s)
     await merchants.refresh()
     _collect_garbage_less_often()
     tasks = [
@@ -33,6 +39,8 @@ async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: o
     await store.stop()
     await asyncio.to_thread(bank.close)
     store.close()
+    log.info("process %d has stopped", os.getpid())
+    await asyncio.to_thread(logs.flush)  # SIGTERM ends a worker before it could write its last lines
 
 
 def _collect_garbage_less_often() -> None:
@@ -42,15 +50,28 @@ def _collect_garbage_less_often() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
-def _drain_on_sigterm(health: Health, drain_s: float) -> None:
-    """At SIGTERM become unready, and stop `drain_s` seconds later; uvicorn alone would stop at once."""
+def _stop_on_signals(health: Health, drain_s: float) -> None:
+    """At SIGTERM become unready, and stop `drain_s` seconds later; at SIGINT stop at once, as uvicorn does."""
     if threading.current_thread() is not threading.main_thread():
         return  # a test that serves in a thread
-    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    loop = asyncio.get_running_loop()
 
-    def drain(*caught: Any) -> None:
-        health.stopping = True
+    def begin(stop: Callable[..., object], wait_s: float, caught: int, frame: FrameType | None) -> None:
+        if not health.stopping:
+            health.stopping = True
+            loop.call_soon_threadsafe(_log_stop, caught, wait_s)
+        if wait_s:
+            loop.call_soon_threadsafe(loop.call_later, wait_s, stop, caught, frame)
+        else:
+            stop(caught, frame)
+
+    for number, wait_s in ((signal.SIGTERM, drain_s), (signal.SIGINT, 0.0)):
+        stop = signal.getsignal(number)
         if callable(stop):
-            loop.call_soon_threadsafe(loop.call_later, drain_s, stop, *caught)
+            signal.signal(number, partial(begin, stop, wait_s))
 
-    signal.signal(signal.SIGTERM, drain)
+
+def _log_stop(caught: int, wait_s: float) -> None:
+    then = f"serves for {wait_s:g} s more and then " if wait_s else ""
+    name = signal.Signals(caught).name
+    log.info("process %d begins to stop at %s: it %sfinishes the requests in progress", os.getpid(), name, then)

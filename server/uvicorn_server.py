@@ -3,8 +3,11 @@
 import contextlib
 import ctypes
 import ipaddress
+import logging
 import math
+import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -17,6 +20,8 @@ from uvicorn.supervisors import Multiprocess
 from config import Config
 from handlers.body import BODY_TIMEOUT_S
 from server.protocol import Protocol
+
+log = logging.getLogger("gateway.workers")
 
 # Seconds that a payment in progress may need at a stop, in addition to the time for its body and for the bank: it is
 # recorded, within store.WAIT_S, and answered.
@@ -59,7 +64,15 @@ class Server(uvicorn.Server):
 
 
 class Workers(Multiprocess):
-    """uvicorn's supervisor of the workers."""
+    """uvicorn's supervisor of the workers, which logs what becomes of them."""
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that have ended or hang."""
+        before = list(self.processes)
+        super().keep_subprocess_alive()
+        for old, new in zip(before, self.processes, strict=True):
+            if new is not old:
+                log.error("worker %d has ended (%s), and worker %d replaces it", old.pid, _end(old.exitcode), new.pid)
 
     def terminate_all(self) -> None:
         """Stop the workers, and stop listening.
@@ -67,9 +80,22 @@ class Workers(Multiprocess):
         Each worker has the listening socket until it stops to accept connections. The supervisor accepts none, so with
         its own copy open, connections that are made after that would wait in vain until the last payment is answered.
         """
+        log.info("process %d begins to stop its %d workers", os.getpid(), len(self.processes))
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+    def join_all(self) -> None:
+        """Wait until the workers have stopped."""
+        super().join_all()
+        log.info("process %d has stopped, and so have its workers", os.getpid())
+
+
+def _end(exitcode: int | None) -> str:
+    """Return in words how a process ended, from the exit status that multiprocessing gives it."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit status {exitcode}"
+    return signal.Signals(-exitcode).name
 
 
 def serve(config: Config, app: Any, listener: socket.socket, listening: Callable[[uvicorn.Server], Any]) -> None:

@@ -97,6 +97,14 @@ def audit(fields: dict[str, Any]) -> None:
             handler.write(line)
 
 
+def flush() -> None:
+    """Write the lines that wait, if they can be written."""
+    for logger in (_ACCESS, _AUDIT, logging.getLogger()):
+        for handler in logger.handlers:
+            if isinstance(handler, _Writer):
+                handler.write_now()
+
+
 def close() -> None:
     """Write the lines that wait, if they can be written, and stop logging."""
     for logger in (_ACCESS, _AUDIT, logging.getLogger()):
@@ -113,7 +121,8 @@ class _Writer(logging.Handler):
         super().__init__()
         self._stream, self._line = stream, line
         self._lines: deque[str] = deque()
-        self._some, self._closing = threading.Event(), threading.Event()
+        self._some, self._hurry, self._closing = threading.Event(), threading.Event(), threading.Event()
+        self._writing = False
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -129,8 +138,18 @@ class _Writer(logging.Handler):
             if not self._some.is_set():
                 self._some.set()
 
+    def write_now(self) -> None:
+        """Write the lines that wait, for `FLUSH_S` at most."""
+        deadline = time.monotonic() + FLUSH_S
+        self._hurry.set()
+        self._some.set()
+        while (self._lines or self._writing) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self._hurry.clear()
+
     def close(self) -> None:
         self._closing.set()
+        self._hurry.set()
         self._some.set()
         self._thread.join(FLUSH_S)
         super().close()
@@ -138,13 +157,15 @@ class _Writer(logging.Handler):
     def _write(self) -> None:
         while self._lines or not self._closing.is_set():
             self._some.wait()
-            self._closing.wait(COLLECT_S)
+            self._hurry.wait(COLLECT_S)
             self._some.clear()
+            self._writing = True
             while self._lines:
                 piece = self._piece()
                 with contextlib.suppress(OSError, ValueError):  # nothing reads the stream any more
                     self._stream.write(piece)
                     self._stream.flush()
+            self._writing = False
 
     def _piece(self) -> str:
         """Take lines that are written at once."""

@@ -211,6 +211,12 @@ class Gateway:
         return banner
 
 
+def workers(gateway: Gateway) -> list[int]:
+    """Return the process ids of the gateway's workers."""
+    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 class ScriptedBank:
     """A bank that answers each request as a test's script does.
 

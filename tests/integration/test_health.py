@@ -122,4 +122,7 @@ def test_a_stopping_gateway_is_not_ready_and_serves_for_drain_s() -> None:
         assert (pay(gateway).status_code, ask(gateway, "live").status_code) == (201, 200)
         assert gateway.process.wait(30) == 0
         assert time.monotonic() - signalled > 2
-        assert "Traceback" not in gateway.log
+    assert "Traceback" not in gateway.log
+    name = f"INFO gateway.lifespan process {gateway.process.pid}"
+    stop = f"{name} begins to stop at SIGTERM: it serves for 2 s more and then finishes the requests in progress\n"
+    assert gateway.log.count(stop) == gateway.log.count(f"{name} has stopped\n") == 1

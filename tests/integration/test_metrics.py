@@ -21,7 +21,7 @@ from prometheus_client.samples import Sample
 
 from tests import support
 from tests.postgres import Postgres
-from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wait_until
+from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wait_until, workers
 
 KEY = "pgw_test_" + "m" * 43
 PAY_SILENT = partial(requests.post, json=valid_payment(card_number=support.SILENT), timeout=60)
@@ -129,12 +129,6 @@ def test_unresolved_payments_are_shown_until_an_operator_settles_them() -> None:
             subprocess.run([sys.executable, "run.py", *settle], cwd=ROOT, check=True, timeout=30)
         wait_until(lambda: (count("pending_payments"), count("pending_oldest_age_seconds")) == (0, 0))
         assert count("resolved_total") == 0, "the resolver settled none of them"
-
-
-def workers(gateway: Gateway) -> list[int]:
-    """Return the process ids of the gateway's workers."""
-    children = Path(f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @contextlib.contextmanager

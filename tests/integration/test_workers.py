@@ -1,14 +1,17 @@
-"""Several workers: how they stop together."""
+"""Several workers: how they stop together, how one that dies is replaced, and what the log says of both."""
 
+import os
+import re
 import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import requests
 
-from tests.support import Gateway, reply, scripted_bank, valid_payment, wait_until
+from tests.support import Gateway, reply, scripted_bank, valid_payment, wait_until, workers
 
 AUTHORIZED = reply(200, b'{"authorized": true, "authorization_code": "1"}')
 
@@ -49,3 +52,25 @@ def test_workers_that_drain_refuse_connections_and_answer_what_is_in_progress(tm
             released.set()
         assert payment.result().status_code == 201
         assert gateway.process.wait(30) == 0
+    begun = re.findall(
+        r"process (\d+) begins to stop at SIGTERM: it serves for 2 s more and then finishes", gateway.log
+    )
+    ended = re.findall(r"process (\d+) has stopped\n", gateway.log)
+    assert len(begun) == 2
+    assert sorted(ended) == sorted(begun)
+    supervisor = gateway.process.pid
+    assert gateway.log.count(f"process {supervisor} begins to stop its 2 workers\n") == 1
+    assert gateway.log.count(f"process {supervisor} has stopped, and so have its workers\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test finds the workers in Linux's /proc")
+def test_a_worker_that_dies_is_replaced_and_the_log_says_so(tmp_path: Path) -> None:
+    """The line has both processes, and how the first one ended."""
+    settings = {"STORE_URL": f"sqlite:///{tmp_path}/payments.db", "FINGERPRINT_KEY": "0f" * 32}
+    with Gateway(settings=settings, WORKERS="2") as gateway:
+        wait_until(lambda: gateway.pay().status_code == 201, 60)
+        killed, other = workers(gateway)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: f"worker {killed} has ended (SIGKILL), and worker " in gateway.log, 30)
+        (new,) = re.findall(rf"ERROR gateway.workers worker {killed} .* and worker (\d+) replaces it", gateway.log)
+        assert sorted(workers(gateway)) == sorted([other, int(new)])

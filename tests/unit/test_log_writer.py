@@ -285,6 +285,21 @@ def test_closing_writes_what_waits(out: Stream, err: Stream) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "log"]
 
 
+def test_flushing_writes_what_waits_and_the_log_goes_on(
+    out: Stream, err: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting until lines are collected."""
+    monkeypatch.setattr(logs, "COLLECT_S", 60)
+    logs.configure("INFO", "json")
+    logs.access(logging.INFO, numbered(0))
+    logging.getLogger("gateway.payments").info("payment 0")
+    logs.flush()
+    assert (numbers(out), len(err.lines)) == ([0], 1)
+    logs.access(logging.INFO, numbered(1))
+    logs.flush()
+    assert numbers(out) == [0, 1]
+
+
 def test_closing_does_not_wait_for_a_reader_that_stopped(out: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     """For `FLUSH_S` at most, so a gateway can stop whatever becomes of its output."""
     monkeypatch.setattr(logs, "FLUSH_S", 0.1)
