@@ -6,10 +6,9 @@ is not: urllib3, for one, quotes an invalid header of the bank's reply, which ma
 message only the place in its code is shown. A final filter masks everything that looks like a card number.
 
 A thread writes the lines, so a reader of standard output that stops reading delays no payment. It loses lines once
-`QUEUED` of them wait.
+`QUEUED` of them wait. They are counted, and the log says how many when it is read again.
 """
 
-import contextlib
 import json
 import logging
 import sys
@@ -22,7 +21,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import IO, Any, Final
 
-from telemetry import request_context
+from telemetry import metrics, request_context
 from telemetry.masking import mask
 
 QUEUED: Final = 10_000
@@ -43,6 +42,9 @@ _ACCESS: Final = logging.getLogger("gateway.access")
 
 # The copy of the audit trail. Its lines are written like those of requests, and as JSON whatever LOG_FORMAT is.
 _AUDIT: Final = logging.getLogger("gateway.audit")
+
+# The logger of what a log says about itself.
+_LOG: Final = "gateway.log"
 
 # How a line is written: when it was logged, in seconds since the epoch, its level, its logger, and its fields.
 _Line = Callable[[float, str, str, dict[str, Any]], str]
@@ -123,6 +125,7 @@ class _Writer(logging.Handler):
         self._lines: deque[str] = deque()
         self._some, self._hurry, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._writing = False
+        self._lost, self._losing = 0, threading.Lock()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -133,10 +136,12 @@ class _Writer(logging.Handler):
         self.write(self._line(at, level, logger, fields))
 
     def write(self, line: str) -> None:
-        if len(self._lines) < QUEUED:  # a line that reports lost lines would need the same stream
-            self._lines.append(mask(line))
-            if not self._some.is_set():
-                self._some.set()
+        if len(self._lines) >= QUEUED:
+            self._lose(1)
+            return
+        self._lines.append(mask(line))
+        if not self._some.is_set():
+            self._some.set()
 
     def write_now(self) -> None:
         """Write the lines that wait, for `FLUSH_S` at most."""
@@ -161,11 +166,34 @@ class _Writer(logging.Handler):
             self._some.clear()
             self._writing = True
             while self._lines:
-                piece = self._piece()
-                with contextlib.suppress(OSError, ValueError):  # nothing reads the stream any more
-                    self._stream.write(piece)
-                    self._stream.flush()
+                self._write_piece()
             self._writing = False
+
+    def _write_piece(self) -> None:
+        piece = self._piece()
+        try:
+            self._stream.write(piece)
+            self._stream.flush()
+        except (OSError, ValueError):  # nothing reads the stream any more
+            self._lose(piece.count("\n"))
+        else:
+            if self._lost and not self._lines:
+                self._report_lost()
+
+    def _lose(self, lines: int) -> None:
+        metrics.LOG_LINES_LOST.inc(lines)
+        with self._losing:
+            self._lost += lines
+
+    def _report_lost(self) -> None:
+        with self._losing:
+            lost, self._lost = self._lost, 0
+        self.put(
+            time.time(),
+            "WARNING",
+            _LOG,
+            {"message": f"lines of this log that were lost because nothing read it: {lost}"},
+        )
 
     def _piece(self) -> str:
         """Take lines that are written at once."""

@@ -69,6 +69,9 @@ MERCHANT_CIRCUITS_OPEN: Final = Gauge(
     "Merchants whose circuit is open or half-open.",
     multiprocess_mode="livemax",
 )
+LOG_LINES_LOST: Final = Counter(
+    "payment_gateway_log_lines_lost_total", "Log lines that were not written because nothing read the log."
+)
 PENDING: Final = Gauge(
     "payment_gateway_pending_payments",
     "Unresolved payments.",

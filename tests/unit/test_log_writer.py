@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import REGISTRY
 
 from telemetry import logs, request_context
 from telemetry.request_context import RequestContext
@@ -256,18 +257,28 @@ def test_lines_of_several_threads_are_whole(out: Stream) -> None:
 
 
 def test_a_reader_that_stops_delays_nobody_and_loses_only_what_is_too_much(out: Stream) -> None:
-    """`QUEUED` lines wait for it; the next are lost, and later ones are written again."""
+    """`QUEUED` lines wait for it; the next are lost and counted, the log says how many, and later ones are written."""
+    before = lost_lines()
     logs.configure("INFO", "json")
     out.stop_reading()
     logs.access(logging.INFO, numbered(0))
     assert out.waiting.wait(10)
     for number in range(1, logs.QUEUED + 501):  # with the thread that writes waiting, this would never end
         logs.access(logging.INFO, numbered(number))
+    assert lost_lines() - before == 500
     out.read_again()
-    wait_until(lambda: len(out.lines) == logs.QUEUED + 1, 30)
+    wait_until(lambda: len(out.lines) == logs.QUEUED + 2, 30)
+    report = json.loads(out.lines[-1])
+    assert (report["level"], report["logger"]) == ("WARNING", "gateway.log")
+    assert report["message"] == "lines of this log that were lost because nothing read it: 500"
     logs.access(logging.INFO, numbered(99_999))
     logs.close()
+    del out.writes[-2]  # the report
     assert numbers(out) == [*range(logs.QUEUED + 1), 99_999]
+
+
+def lost_lines() -> float:
+    return REGISTRY.get_sample_value("payment_gateway_log_lines_lost_total") or 0.0
 
 
 def test_closing_writes_what_waits(out: Stream, err: Stream) -> None:
@@ -315,7 +326,8 @@ def test_closing_does_not_wait_for_a_reader_that_stopped(out: Stream, monkeypatc
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), ValueError("I/O operation on closed file")])
 def test_a_stream_that_fails_does_not_end_the_log(out: Stream, error: Exception) -> None:
-    """The lines are lost, and those that come when it works again are written."""
+    """The lines are lost and counted, those that come when it works again are written, and the log says it."""
+    before = lost_lines()
     logs.configure("INFO", "json")
     out.error = error
     logs.access(logging.INFO, numbered(0))
@@ -323,7 +335,10 @@ def test_a_stream_that_fails_does_not_end_the_log(out: Stream, error: Exception)
     out.error = None
     logs.access(logging.INFO, numbered(1))
     logs.close()
-    assert numbers(out) == [1]
+    assert lost_lines() - before == 1
+    *written, report = out.lines
+    assert [json.loads(line)["request_id"] for line in written] == ["order-1"]
+    assert json.loads(report)["message"] == "lines of this log that were lost because nothing read it: 1"
 
 
 def test_configuring_again_replaces_what_was_configured(out: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
