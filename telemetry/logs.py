@@ -43,6 +43,8 @@ _ACCESS: Final = logging.getLogger("gateway.access")
 # The copy of the audit trail. Its lines are written like those of requests, and as JSON whatever LOG_FORMAT is.
 _AUDIT: Final = logging.getLogger("gateway.audit")
 
+_LOGGERS: Final = (_ACCESS, _AUDIT, logging.getLogger())
+
 # The logger of what a log says about itself.
 _LOG: Final = "gateway.log"
 
@@ -100,20 +102,23 @@ def audit(fields: dict[str, Any]) -> None:
 
 
 def flush() -> None:
-    """Write the lines that wait, if they can be written."""
-    for logger in (_ACCESS, _AUDIT, logging.getLogger()):
-        for handler in logger.handlers:
-            if isinstance(handler, _Writer):
-                handler.write_now()
+    """Write the lines that wait, for `FLUSH_S` at most."""
+    deadline = time.monotonic() + FLUSH_S
+    for writer in _writers():
+        writer.write_until(deadline)
 
 
 def close() -> None:
     """Write the lines that wait, if they can be written, and stop logging."""
-    for logger in (_ACCESS, _AUDIT, logging.getLogger()):
-        for handler in logger.handlers[:]:
-            if isinstance(handler, _Writer):
-                logger.removeHandler(handler)
-                handler.close()
+    writers = _writers()
+    for logger in _LOGGERS:
+        logger.handlers[:] = [handler for handler in logger.handlers if handler not in writers]
+    for writer in writers:
+        writer.close()
+
+
+def _writers() -> "set[_Writer]":
+    return {handler for logger in _LOGGERS for handler in logger.handlers if isinstance(handler, _Writer)}
 
 
 class _Writer(logging.Handler):
@@ -143,9 +148,8 @@ class _Writer(logging.Handler):
         if not self._some.is_set():
             self._some.set()
 
-    def write_now(self) -> None:
-        """Write the lines that wait, for `FLUSH_S` at most."""
-        deadline = time.monotonic() + FLUSH_S
+    def write_until(self, deadline: float) -> None:
+        """Write the lines that wait, until `deadline` on the monotonic clock at most."""
         self._hurry.set()
         self._some.set()
         while (self._lines or self._writing) and time.monotonic() < deadline:
