@@ -20,6 +20,7 @@ from typing import Final
 
 import store
 from store import ApiKey
+from telemetry import causes
 
 log = logging.getLogger("gateway.merchants")
 
@@ -93,7 +94,7 @@ class Merchants:
             try:
                 await self.refresh()
             except Exception as error:  # no error may end this loop or lock out merchants
-                log.warning("API keys can't be refreshed: %s", type(error).__name__)
+                log.warning("API keys can't be refreshed: %s", causes.of(error))
 
     async def create_key(self, merchant: str, prefix: str, operator: str) -> tuple[str, ApiKey]:
         """Create a key for a merchant and store its digest; return the key, which is not stored, and the record.

@@ -58,7 +58,7 @@ def main() -> None:
         except store.StoreMismatch as error:
             sys.exit(f"STORE_URL can't be used: {error}")
         except store.StoreUnavailable as error:
-            sys.exit(f"the store at STORE_URL can't be reached now: {error}")
+            sys.exit(f"the store at STORE_URL can't be used now: {error}")
     # A thread that hangs in a call to a lost database must not keep the process alive.
     logs.close()
     os._exit(0)

@@ -43,6 +43,7 @@ from storage.records import (
 )
 from storage.retries import Retries
 from storage.sql import Sql
+from storage.writing import Writing
 
 __all__ = [
     "UNKNOWN_BANK",
@@ -76,6 +77,7 @@ class _OpenStore:
     keys: FingerprintKeys
     calls: Calls
     retries: Retries = field(default_factory=Retries)
+    writing: Writing = field(default_factory=Writing)
 
 
 _store: _OpenStore | None = None
@@ -337,6 +339,19 @@ async def ping() -> None:
     await _call(_opened().backend.ping)
 
 
+async def check_writing() -> None:
+    """Raise `StoreUnavailable`, with the cause, when the store takes no writes.
+
+    The last write of this process says it for `VALID_S` (storage/writing.py); after that the store is asked to write
+    something small. So a store that failed is used again once it works, also while no payment arrives.
+    """
+    opened = _opened()
+    if not opened.writing.is_known():
+        await _write(opened.backend.try_to_write)
+        opened.writing.succeeded()
+    opened.writing.check()
+
+
 def keep_trying(
     payment_id: UUID,
     record: Callable[[], Awaitable[object]],
@@ -383,7 +398,7 @@ def _change(payment_id: UUID, statuses: tuple[Status, Status], changed_by: str, 
 
 async def _record(change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
     record = partial(_opened().backend.change, change, attempt=attempt, if_unresolved=if_unresolved)
-    return await _opened().calls.run(record, grouped=True, audited=lambda _: change)
+    return await _run_write(record, audited=lambda _: change)
 
 
 def _opened() -> _OpenStore:
@@ -393,7 +408,19 @@ def _opened() -> _OpenStore:
 
 
 async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    return await _opened().calls.run(partial(function, *args, **kwargs), grouped=True)
+    return await _run_write(partial(function, *args, **kwargs))
+
+
+async def _run_write(write: Callable[[], R], audited: Callable[[R], Any] | None = None) -> R:
+    opened = _opened()
+    try:
+        result = await opened.calls.run(write, grouped=True, audited=audited)
+    except StoreUnavailable as error:
+        opened.writing.failed(str(error))
+        raise
+    if isinstance(result, Payment):  # a `Claimed` was found, and what returns None may have changed nothing
+        opened.writing.succeeded()
+    return result
 
 
 async def _call(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.responses import JSONResponse, Response
 
 import bank
 import store
 from handlers.contract import Endpoint
-from telemetry import metrics
+from telemetry import causes, metrics
 
 log = logging.getLogger("gateway.health")
 
@@ -27,7 +27,15 @@ STORE_S: Final = 1.0
 # What readiness says of the store and of the bank.
 _OK: Final = "ok"
 _UNREACHABLE: Final = "unreachable"
+_UNWRITABLE: Final = "unwritable"
 _TOO_OLD: Final = "gateway_too_old"
+
+
+class _Store(NamedTuple):
+    """What readiness says of the store, and why, in a few words; None if it is ok."""
+
+    state: str
+    cause: str | None = None
 
 
 class Health:
@@ -40,7 +48,7 @@ class Health:
         self._simulator = simulator
         self.stopping = False
         self._clock_ok = True
-        self._asking: asyncio.Task[str] | None = None
+        self._asking: asyncio.Task[_Store] | None = None
         self._is_too_old = False
 
     def endpoints(self) -> dict[str, Endpoint]:
@@ -56,7 +64,7 @@ class Health:
             try:
                 offset_s = await store.clock_offset_s()
             except Exception as error:  # the store is unavailable; a bug must not end this loop
-                log.warning("the clocks can't be compared now: %s", type(error).__name__)
+                log.warning("the clocks can't be compared now: %s", causes.of(error))
             else:
                 metrics.CLOCK_OFFSET.set(offset_s)
                 self._clock_ok = abs(offset_s) <= CLOCK_LIMIT_S
@@ -68,14 +76,15 @@ class Health:
         return JSONResponse({"status": "live"})
 
     async def _ready(self) -> Response:
-        store_state, circuit_open = await self._store_state(), bank.circuit_open()
-        self._report(store_state)
-        ready = store_state == _OK and not self.stopping
+        found, circuit_open = await self._ask_store(), bank.circuit_open()
+        self._report(found.state)
+        ready = found.state == _OK and not self.stopping
         return JSONResponse(
             {
                 "status": "unavailable" if not ready else "degraded" if circuit_open else "ready",
                 "stopping": self.stopping,
-                "store": store_state,
+                "store": found.state,
+                "store_cause": found.cause,
                 "bank": _UNREACHABLE if circuit_open else _OK,
                 "clock": _OK if self._clock_ok else "differs",
                 "simulator": self._simulator,
@@ -83,12 +92,12 @@ class Health:
             status_code=200 if ready else 503,
         )
 
-    async def _store_state(self) -> str:
+    async def _ask_store(self) -> _Store:
         """Ask the store. One call at a time: calls to a store that hangs would otherwise pile up."""
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(_ping())
+            self._asking = asyncio.create_task(_ask())
         await asyncio.wait([self._asking], timeout=STORE_S)
-        return self._asking.result() if self._asking.done() else _UNREACHABLE
+        return self._asking.result() if self._asking.done() else _Store(_UNREACHABLE, f"no answer within {STORE_S:g} s")
 
     def _report(self, store_state: str) -> None:
         if store_state == _TOO_OLD and not self._is_too_old:
@@ -96,11 +105,15 @@ class Health:
         self._is_too_old = store_state == _TOO_OLD
 
 
-async def _ping() -> str:
+async def _ask() -> _Store:
     try:
         await store.ping()
     except store.GatewayTooOld:
-        return _TOO_OLD
-    except store.StoreUnavailable:
-        return _UNREACHABLE
-    return _OK
+        return _Store(_TOO_OLD, "schema too new")
+    except store.StoreUnavailable as error:
+        return _Store(_UNREACHABLE, str(error))
+    try:
+        await store.check_writing()
+    except store.StoreUnavailable as error:
+        return _Store(_UNWRITABLE, str(error))
+    return _Store(_OK)

@@ -20,7 +20,7 @@ import bank
 import store
 from payments import conflicts
 from store import Payment, Status
-from telemetry import metrics
+from telemetry import causes, metrics
 
 log = logging.getLogger("gateway.resolver")
 
@@ -57,7 +57,7 @@ async def _look_up_due() -> None:
             try:
                 due = await store.take_due(free, _interval_s, bank.identity()) if free else []
             except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
-                log.warning("unresolved payments can't be looked up now: %s", type(error).__name__)
+                log.warning("unresolved payments can't be looked up now: %s", causes.of(error))
             for payment in due:
                 if payment.id not in running:
                     running[payment.id] = asyncio.create_task(_resolve(payment))
@@ -88,7 +88,7 @@ async def _observe() -> None:
                 reports += 1
                 await _report_payments_of_other_banks()
         except Exception as error:  # as above
-            log.warning("unresolved payments can't be counted now: %s", type(error).__name__)
+            log.warning("unresolved payments can't be counted now: %s", causes.of(error))
         await asyncio.sleep(SEARCH_INTERVAL_S)
 
 

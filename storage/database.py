@@ -25,6 +25,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from storage.records import InvalidUrl, StoreMismatch, StoreUnavailable
 from storage.tables import KEY_CHECK, OLDEST_GATEWAY, meta
+from telemetry import causes
 
 # Seconds that a SQLite writer waits for another, and that connecting to PostgreSQL may take.
 BUSY_TIMEOUT_S: Final = 4
@@ -48,11 +49,13 @@ _POSTGRESQL: Final = {
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Raise `StoreUnavailable` for every error of the database, without its message, which may hold a secret."""
+    """Raise `StoreUnavailable` for every error of the database, with the cause instead of its message."""
     try:
         yield
-    except SQLAlchemyError as error:
-        raise StoreUnavailable(type(error).__name__) from None
+    except sa.exc.TimeoutError:  # of SQLAlchemy's pool
+        raise StoreUnavailable("no free connection") from None
+    except (SQLAlchemyError, sqlite3.Error) as error:  # SQLite's own come from `_durable`
+        raise StoreUnavailable(causes.of(error)) from None
 
 
 class Database(NamedTuple):
@@ -92,8 +95,7 @@ def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: b
         raise InvalidUrl from None  # the message of SQLAlchemy may hold the password
     if sqlite:
         if migrate:
-            with contextlib.suppress(OSError):  # SQLite reports it
-                os.close(os.open(str(engine.url.database), os.O_CREAT, 0o600))
+            _create(str(engine.url.database))
         _make_private(str(engine.url.database))
         sa.event.listen(engine, "connect", _durable)
     try:
@@ -103,6 +105,16 @@ def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: b
     except Exception:
         engine.dispose()
         raise
+
+
+def _create(file: str) -> None:
+    """Create a SQLite file, unless it exists. SQLite would not say why it can't be created."""
+    try:
+        os.close(os.open(file, os.O_CREAT, 0o600))
+    except FileNotFoundError:
+        raise StoreUnavailable("no such folder") from None
+    except OSError as error:
+        raise StoreUnavailable(causes.of(error)) from None
 
 
 def _make_private(file: str) -> None:

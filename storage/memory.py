@@ -191,6 +191,9 @@ class Memory:
     def ping(self) -> None:
         """Do nothing: memory is always available."""
 
+    def try_to_write(self) -> None:
+        """Do nothing, for the same reason."""
+
     def close(self) -> None:
         """Do nothing: the records go with this object."""
 

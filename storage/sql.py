@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import claims, database
 from storage.banks import BankMove, names_of_bank
@@ -37,6 +38,7 @@ from storage.records import (
 from storage.tables import (
     KEY_SALT,
     OLDER_DIGESTS,
+    TRIED_AT,
     api_key_changes,
     api_keys,
     bank_moves,
@@ -288,6 +290,18 @@ class Sql:
             oldest = database.oldest_gateway(connection)
         if oldest > self.known_version:
             raise GatewayTooOld(f"the schema serves gateways with schema version {oldest} or newer")
+
+    @available()
+    def try_to_write(self) -> None:
+        """Write a row of `meta`, and insert no row into the tables of a payment, which fails if one is missing."""
+        insert = sqlite.insert if self.has_single_writer else postgresql.insert
+        tried_at = insert(meta).values(name=TRIED_AT, value=datetime.now(UTC).isoformat())
+        with self._transaction() as connection:
+            for table in (payments, changes):
+                connection.execute(sa.insert(table).from_select(table.c.keys(), sa.select(table).where(sa.false())))
+            connection.execute(
+                tried_at.on_conflict_do_update(index_elements=[meta.c.name], set_={"value": tried_at.excluded.value})
+            )
 
     def close(self) -> None:
         """Close the connections."""

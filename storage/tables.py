@@ -125,6 +125,8 @@ KEY_SALT: Final = "key_salt"
 OLDEST_GATEWAY: Final = "oldest_gateway"
 # Present if there are digests of idempotency keys that older gateways made, as HMACs under FINGERPRINT_KEY:
 OLDER_DIGESTS: Final = "older_digests"
+# When a gateway last tried whether the database takes writes:
+TRIED_AT: Final = "tried_at"
 
 meta = sa.Table(
     "meta",

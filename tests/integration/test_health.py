@@ -12,7 +12,15 @@ from tests.postgres import Postgres
 from tests.support import Gateway, valid_payment, wait_until
 
 KEY = "pgw_test_" + "h" * 43
-READY = {"status": "ready", "stopping": False, "store": "ok", "bank": "ok", "clock": "ok", "simulator": True}
+READY = {
+    "status": "ready",
+    "stopping": False,
+    "store": "ok",
+    "store_cause": None,
+    "bank": "ok",
+    "clock": "ok",
+    "simulator": True,
+}
 
 
 def ask(gateway: Gateway, check: str, method: str = "GET") -> requests.Response:
@@ -70,10 +78,11 @@ def test_a_gateway_without_its_store_is_live_and_not_ready(own_postgresql: Postg
                 started = time.monotonic()
                 unready = ask(gateway, "ready")
                 assert time.monotonic() - started < 2
-                assert (unready.status_code, unready.json()) == (
-                    503,
-                    READY | {"status": "unavailable", "store": "unreachable"},
-                )
+                state = unready.json()
+                assert state.pop("store_cause") in {"refused", "no such file", "connection lost", "shutting down"}
+                expected = READY | {"status": "unavailable", "store": "unreachable"}
+                del expected["store_cause"]
+                assert (unready.status_code, state) == (503, expected)
                 assert ask(gateway, "live").status_code == 200
         finally:
             own_postgresql.start()
@@ -91,10 +100,46 @@ def test_a_gateway_that_its_store_no_longer_serves_is_not_ready(database_url: st
         for _ in range(2):
             answer = ask(gateway, "ready")
             assert answer.status_code == 503
-            assert answer.json() == {**READY, "status": "unavailable", "store": "gateway_too_old"}
+            too_old = {"status": "unavailable", "store": "gateway_too_old", "store_cause": "schema too new"}
+            assert answer.json() == READY | too_old
         assert ask(gateway, "live").status_code == 200
         assert gateway.stop() == 0
         assert gateway.log.count("a newer gateway has changed the store") == 1
+
+
+def test_a_gateway_whose_database_takes_no_writes_is_not_ready(postgresql: Postgres) -> None:
+    """A payment that fails says it at once. Without payments it is found out within seconds, and so is the recovery."""
+    url = postgresql.new_database()
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    name = sa.make_url(url).database
+
+    def change(*statements: str) -> None:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+
+    def is_unwritable(cause: str) -> bool:
+        answer = ask(gateway, "ready")
+        state = {"status": "unavailable", "store": "unwritable", "store_cause": cause}
+        return (answer.status_code, answer.json()) == (503, READY | state)
+
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> "
+    with Gateway(STORE_URL=url, FINGERPRINT_KEY="0f" * 32) as gateway:
+        assert pay(gateway).status_code == 201
+        assert ask(gateway, "ready").json() == READY
+        change(f"ALTER DATABASE {name} SET default_transaction_read_only = on", f"{others} pg_backend_pid()")
+        refused = pay(gateway)
+        assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+        assert is_unwritable("read only")
+        engine.dispose()  # its next connection is not read only
+        change("SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        change(f"{others} pg_backend_pid()")
+        wait_until(lambda: ask(gateway, "ready").json() == READY, 30)
+        change("ALTER TABLE changes RENAME TO other")
+        wait_until(lambda: is_unwritable("no such table"), 30)
+    engine.dispose()
+    for line in ("no writes: read only", "writes again", "no writes: no such table"):
+        assert f"the store takes {line}\n" in gateway.log
 
 
 def test_a_gateway_whose_circuit_is_open_is_degraded_and_still_ready() -> None:

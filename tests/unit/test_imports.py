@@ -14,7 +14,7 @@ PACKAGES = {"bank", "cli", "handlers", "payments", "server", "storage", "telemet
 MAY_IMPORT = {
     "config": set(),
     "store": {"config", "storage", "telemetry"},
-    "merchants": {"config", "store"},
+    "merchants": {"config", "store", "telemetry"},
     "app": {"bank", "config", "handlers", "merchants", "server", "store"},
     "run": {"app", "bank", "cli", "config", "handlers", "merchants", "server", "store", "telemetry"},
 }
