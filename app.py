@@ -22,6 +22,7 @@ from merchants import Merchants
 from server import middleware
 from server.admission import Admission
 from server.lifespan import lifespan
+from server.middleware.rate_limit import RateLimiter
 
 
 class Gateway(NamedTuple):
@@ -60,14 +61,15 @@ def create_app(
     most_of = partial(merchants.most_of, share=config.merchant_share)
     admission = Admission(config.bank_concurrency, config.bank_queue, most_of)
     endpoints = {**contracts.endpoints(contract), **health.endpoints()}
-    chain = middleware.ordered(config, contract, endpoints, merchants, admission)
+    limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
+    chain = middleware.ordered(config, contract, endpoints, merchants, admission, limiter=limiter)
     configure_bank(config, most_of)
     store.configure(
         config.store_url, fingerprint_key=config.fingerprint_key, old_fingerprint_keys=config.fingerprint_old_keys
     )
     app = AsyncApp(
         "run",
-        lifespan=partial(lifespan, merchants, health, config.drain_s),
+        lifespan=partial(lifespan, merchants, limiter, health, config.drain_s),
         middlewares=chain,
         resolver=resolver or RelativeResolver(HANDLERS),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui_config={"displayRequestDuration": True}),

@@ -16,17 +16,21 @@ import store
 from handlers.health import Health
 from merchants import Merchants
 from payments import resolver
+from server.middleware.rate_limit import RateLimiter
 from telemetry import logs
 
 log = logging.getLogger("gateway.lifespan")
 
 
 @contextlib.asynccontextmanager
-async def lifespan(merchants: Merchants, health: Health, drain_s: float, _app: object) -> AsyncIterator[None]:
+async def lifespan(
+    merchants: Merchants, limiter: RateLimiter, health: Health, drain_s: float, _app: object
+) -> AsyncIterator[None]:
     """Run the background tasks while the app serves, then close the bank and the store."""
     health.stopping = False
     _stop_on_signals(health, drain_s)
     await merchants.refresh()
+    await limiter.check_store()
     _collect_garbage_less_often()
     tasks = [
         asyncio.create_task(background) for background in (resolver.run(), merchants.run(), health.compare_clocks())

@@ -69,6 +69,10 @@ MERCHANT_CIRCUITS_OPEN: Final = Gauge(
     "Merchants whose circuit is open or half-open.",
     multiprocess_mode="livemax",
 )
+RATE_LIMIT_UNCOUNTED: Final = Counter(
+    "payment_gateway_rate_limit_uncounted_total",
+    "Requests that were not limited because RATE_LIMIT_STORE did not answer.",
+)
 LOG_LINES_LOST: Final = Counter(
     "payment_gateway_log_lines_lost_total", "Log lines that were not written because nothing read the log."
 )

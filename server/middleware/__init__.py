@@ -25,13 +25,18 @@ from server.middleware.security_headers import SecurityHeaders
 
 
 def ordered(
-    config: Config, contract: Contract, endpoints: Mapping[str, Endpoint], merchants: Merchants, admission: Admission
+    config: Config,
+    contract: Contract,
+    endpoints: Mapping[str, Endpoint],
+    merchants: Merchants,
+    admission: Admission,
+    *,
+    limiter: RateLimiter,
 ) -> list[Any]:
-    """Return the middleware from the outermost to the innermost. Raises `ConfigError`."""
+    """Return the middleware from the outermost to the innermost."""
     headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
     with_cors = partial(cors.Cors, **cors.options(config.cors_origins))
     routing = partial(Routing, contract=contract, endpoints=endpoints)
-    limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
     chosen: list[tuple[Any, bool]] = [
         (partial(Observe, security_headers=headers), True),  # logs, counts and marks every response
         (partial(ServerErrorMiddleware, handler=problems.render), True),  # answers what fails in the two below

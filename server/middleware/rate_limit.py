@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import config
 from handlers.problems import Code, Problem
 from handlers.scope import ADDED_HEADERS, MERCHANT, OPERATION
+from telemetry import causes, metrics
 
 log = logging.getLogger("gateway.rate_limit")
 
@@ -51,20 +52,35 @@ class RateLimiter:
     def __init__(self, rates: Sequence[RateLimitItem], store_url: str) -> None:
         self._rates = rates
         self._policy = ", ".join(f'"{_name(rate)}";q={rate.amount};w={rate.get_expiry()}' for rate in rates)
-        self._limiter = FixedWindowRateLimiter(_storage(store_url))
+        self._storage = _storage(store_url)
+        self._limiter = FixedWindowRateLimiter(self._storage)
         self._not_before = 0.0
+
+    async def check_store(self) -> None:
+        """Say in the log if requests can't be counted now. Nothing else happens: payments are made all the same."""
+        if self._rates:
+            try:
+                async with asyncio.timeout(WAIT_S):
+                    await self._storage.get("start")
+            except Exception as error:
+                self._failed(error)
 
     async def count(self, merchant: str) -> list[_Window]:
         """Count one request of this merchant, and return its windows; empty while requests can't be counted."""
         if time.monotonic() < self._not_before:
+            metrics.RATE_LIMIT_UNCOUNTED.inc()
             return []
         try:
             async with asyncio.timeout(WAIT_S):
                 return [await self._hit(rate, merchant) for rate in self._rates]
         except Exception as error:  # whatever is wrong with the counter must not stop payments
-            self._not_before = time.monotonic() + RETRY_S
-            log.warning("requests are not counted, RATE_LIMIT_STORE does not answer: %s", type(error).__name__)
+            metrics.RATE_LIMIT_UNCOUNTED.inc()
+            self._failed(error)
             return []
+
+    def _failed(self, error: Exception) -> None:
+        self._not_before = time.monotonic() + RETRY_S
+        log.warning("requests are not counted, RATE_LIMIT_STORE does not answer: %s", causes.of(error))
 
     async def _hit(self, rate: RateLimitItem, merchant: str) -> _Window:
         allowed = await self._limiter.hit(rate, merchant)

@@ -69,8 +69,8 @@ class _FailingToSend:
 def _failing_to_send(ordered: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
     """Add the failing middleware around the errors and around the operations."""
 
-    def with_failing(*args: Any) -> list[Any]:
-        observing, server_error, *others = ordered(*args)
+    def with_failing(*args: Any, **options: Any) -> list[Any]:
+        observing, server_error, *others = ordered(*args, **options)
         others.insert(others.index(Operations), lambda app: _FailingToSend(app, "send-inner"))
         return [observing, server_error, lambda app: _FailingToSend(app, "send-outer"), *others]
 

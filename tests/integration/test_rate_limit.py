@@ -144,6 +144,21 @@ def test_processes_that_share_a_redis_share_the_rate(redis_url: tuple[str, "subp
         wait_until(lambda: "requests are not counted" in one.log)
 
 
+def test_a_redis_that_is_missing_at_the_start_is_reported_and_stops_nothing() -> None:
+    """The log has the cause before the first request; requests are served, and counted as not limited."""
+    with support.free_port() as port:
+        pass
+    url = f"redis://user:s3cret@127.0.0.1:{port}/0"
+    with Gateway(RATE_LIMIT="1/hour", RATE_LIMIT_STORE=url, METRICS_PORT="0") as gateway:
+        missing = "WARNING gateway.rate_limit requests are not counted, RATE_LIMIT_STORE does not answer: refused\n"
+        wait_until(lambda: missing in gateway.log)
+        assert [gateway.pay().status_code for _ in range(3)] == [201] * 3
+        metrics = re.search(r"Metrics (\S+)", gateway.banner)
+        assert metrics is not None
+        assert "payment_gateway_rate_limit_uncounted_total 3.0\n" in requests.get(metrics[1], timeout=10).text
+        assert "s3cret" not in gateway.log
+
+
 def test_a_redis_that_hangs_does_not_block_requests(redis_url: tuple[str, "subprocess.Popen[bytes]"]) -> None:
     """One request a second waits 0.25 s for it, none is refused, and when it answers again, it counts again."""
     url, server = redis_url
