@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
+from typing import Final
 
 # Connexion imports Starlette's test client, which warns at every start about the httpx that it finds.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
@@ -40,6 +41,8 @@ from telemetry import logs, metrics
 
 log = logging.getLogger("gateway.start")
 
+_STOPS_A_START: Final = (ConfigError, UnsupportedContract, store.StoreMismatch, store.StoreUnavailable)
+
 
 def main() -> None:
     """Parse the command line, and serve or run a command."""
@@ -53,15 +56,21 @@ def main() -> None:
                 _serve(config, overrides)
             else:
                 sys.exit(_operate(config, options))
-        except (ConfigError, UnsupportedContract) as error:
-            sys.exit(str(error))
-        except store.StoreMismatch as error:
-            sys.exit(f"STORE_URL can't be used: {error}")
-        except store.StoreUnavailable as error:
-            sys.exit(f"the store at STORE_URL can't be used now: {error}")
+        except _STOPS_A_START as error:
+            sys.exit(_reason(error))
     # A thread that hangs in a call to a lost database must not keep the process alive.
     logs.close()
     os._exit(0)
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line why a process can't start."""
+    match error:
+        case store.StoreMismatch():
+            return f"STORE_URL can't be used: {error}"
+        case store.StoreUnavailable():
+            return f"the store at STORE_URL can't be used now: {error}"
+    return str(error)
 
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
@@ -121,7 +130,11 @@ def worker() -> AsyncApp:
     logs.configure(config.log_level, config.log_format)
     Finalize(None, logs.close, exitpriority=0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host)).app
+    try:
+        return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host)).app
+    except _STOPS_A_START as error:  # the first start had none of these; a worker that replaces another may
+        log.error("worker %d can't start: %s", os.getpid(), _reason(error))
+        sys.exit(1)
 
 
 def _end_with_parent() -> None:

@@ -65,12 +65,19 @@ def test_workers_that_drain_refuse_connections_and_answer_what_is_in_progress(tm
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test finds the workers in Linux's /proc")
 def test_a_worker_that_dies_is_replaced_and_the_log_says_so(tmp_path: Path) -> None:
-    """The line has both processes, and how the first one ended."""
-    settings = {"STORE_URL": f"sqlite:///{tmp_path}/payments.db", "FINGERPRINT_KEY": "0f" * 32}
+    """The line has both processes, and how the first one ended. One that can't start says why, in one line."""
+    folder, moved = tmp_path / "folder", tmp_path / "moved"
+    folder.mkdir()
+    settings = {"STORE_URL": f"sqlite:///{folder}/payments.db", "FINGERPRINT_KEY": "0f" * 32}
     with Gateway(settings=settings, WORKERS="2") as gateway:
         wait_until(lambda: gateway.pay().status_code == 201, 60)
         killed, other = workers(gateway)
         os.kill(killed, signal.SIGKILL)
         wait_until(lambda: f"worker {killed} has ended (SIGKILL), and worker " in gateway.log, 30)
         (new,) = re.findall(rf"ERROR gateway.workers worker {killed} .* and worker (\d+) replaces it", gateway.log)
-        assert sorted(workers(gateway)) == sorted([other, int(new)])
+        wait_until(lambda: sorted(workers(gateway)) == sorted([other, int(new)]))
+        folder.rename(moved)
+        os.kill(other, signal.SIGKILL)
+        wait_until(lambda: "can't start: the store at STORE_URL can't be used now: no such folder\n" in gateway.log, 30)
+        moved.rename(folder)
+    assert "Traceback" not in gateway.log
