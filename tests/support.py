@@ -20,7 +20,7 @@ import pytest
 import requests
 import uvicorn
 
-from bank import AuthorizationRequest
+from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
 from server.protocol import Protocol
 from store import Payment, Status
 
@@ -93,6 +93,11 @@ def pending_payment(**changes: Any) -> Payment:
         "created_at": datetime.now(UTC),
     }
     return Payment(**{**values, **changes})
+
+
+def kind_of(error: BankError) -> type[BankError]:
+    """Return which of the classes an error belongs to that the caller of a bank tells apart."""
+    return next(kind for kind in (NotReached, Refused, NoAnswer, NoLookUp) if isinstance(error, kind))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:

@@ -14,7 +14,7 @@ import trustme
 
 from bank import BankError, NoAnswer, NotReached
 from bank.client import AcquiringBank
-from tests.support import authorization_request, reply, scripted_bank
+from tests.support import authorization_request, kind_of, reply, scripted_bank
 
 AUTHORIZED = reply(200, b'{"authorized": true}')
 
@@ -62,11 +62,11 @@ def client(url: str, ca_file: str, certificate: str | None = None) -> AcquiringB
 
 
 def outcome(acquirer: AcquiringBank) -> bool | type[BankError]:
-    """Authorize a payment, and return the answer or the class of the error."""
+    """Authorize a payment, and return the answer or the kind of the error."""
     try:
         return asyncio.run(acquirer.authorize(authorization_request())).authorized
     except BankError as error:
-        return type(error)
+        return kind_of(error)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,8 @@ from responses import matchers
 
 from bank import Authorization, AuthorizationRequest, BankError, LookUp, NoAnswer, NoLookUp, NotReached, Refused
 from bank.client import AcquiringBank
-from tests.support import ScriptedBank, reply, scripted_bank
+from bank.errors import NoReply, Unavailable
+from tests.support import ScriptedBank, kind_of, reply, scripted_bank
 
 CARD_NUMBER = "2222405343248877"
 CVV = "9173"
@@ -49,11 +50,11 @@ def client(url: str = URL, *, connect_timeout_s: float = 5, timeout_s: float = 1
 
 
 def outcome(bank: AcquiringBank) -> bool | type[BankError]:
-    """Authorize a payment, and return the answer or the class of the error."""
+    """Authorize a payment, and return the answer or the kind of the error."""
     try:
         return asyncio.run(bank.authorize(authorization_request())).authorized
     except BankError as error:
-        return type(error)
+        return kind_of(error)
     finally:
         bank.close()
 
@@ -236,6 +237,29 @@ def test_every_failure_after_sending_may_have_moved_money(script: Callable[[sock
     assert len(bank.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        pytest.param(lambda connection: time.sleep(2), NoReply, id="silence"),
+        pytest.param(lambda connection: connection.close(), NoReply, id="closed without a reply"),
+        pytest.param(_then_close(OK + b'Content-Length: 999\r\n\r\n{"authorized": true}'), NoReply, id="cut off"),
+        pytest.param(reply(200, b"?"), NoAnswer, id="not JSON"),
+        pytest.param(reply(500, b""), NoAnswer, id="500"),
+        pytest.param(reply(503, b"{}"), Unavailable, id="503"),
+    ],
+)
+def test_a_missing_reply_and_a_503_are_told_from_other_answers(
+    script: Callable[[socket.socket], None], expected: type[BankError]
+) -> None:
+    """The circuit of a merchant counts them."""
+    with scripted_bank(script) as bank:
+        acquirer = client(bank.url, timeout_s=1, retries=0)
+        with pytest.raises(BankError) as caught:
+            asyncio.run(acquirer.authorize(authorization_request()))
+        acquirer.close()
+    assert type(caught.value) is expected
+
+
 def test_a_redirect_is_not_followed() -> None:
     """Following it would send the card number to another server."""
     with scripted_bank(reply(200, b'{"authorized": true}')) as elsewhere:
@@ -363,7 +387,7 @@ def test_a_look_up_counts_only_if_it_names_the_payment(
     try:
         found: object = asyncio.run(client().look_up(PAYMENT_ID))
     except BankError as error:
-        found = type(error)
+        found = kind_of(error)
     assert found == expected
 
 

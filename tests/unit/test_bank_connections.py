@@ -18,7 +18,7 @@ import trustme
 
 from bank import BankError, NoAnswer, NotReached, Refused
 from bank.client import AcquiringBank
-from tests.support import authorization_request, reply, scripted_bank
+from tests.support import authorization_request, kind_of, reply, scripted_bank
 
 DECLINED = {"authorized": False, "authorization_code": ""}
 STRAY = b'HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"authorized": true}'
@@ -82,11 +82,11 @@ def client(url: str, ca_file: str | None = None) -> AcquiringBank:
 
 
 def outcome(acquirer: AcquiringBank) -> bool | type[BankError]:
-    """Authorize a payment, and return the answer or the class of the error."""
+    """Authorize a payment, and return the answer or the kind of the error."""
     try:
         return asyncio.run(acquirer.authorize(authorization_request())).authorized
     except BankError as error:
-        return type(error)
+        return kind_of(error)
 
 
 @pytest.mark.parametrize(
