@@ -33,7 +33,7 @@ import store
 from app import Gateway, create_app
 from bank.simulator import Simulator
 from cli import banner, control_socket, database, operators
-from config import MEMORY, SETTINGS, SIMULATOR, Config, ConfigError
+from config import MEMORY, SETTINGS, SIMULATOR, VERSION, Config, ConfigError
 from handlers.supported import UnsupportedContract
 from merchants import Merchants
 from server import uvicorn_server
@@ -149,13 +149,14 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     _check_bank(config)
     uvicorn_server.forbid_core_dumps()
     logs.configure(config.log_level, config.log_format)
-    for line in configuration.misspelled():
-        log.warning("%s", line)
     uvicorn_server.raise_file_limit()
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as (bank_url, shown_url), _metrics(config) as (metrics_url, workers_folder):
         gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
         _check_callers(config, gateway.merchants)
+        log.info("payment gateway %s starts", VERSION)
+        for line in configuration.misspelled():
+            log.warning("%s", line)
         if config.bank_url == SIMULATOR:  # in a trial, the banner is enough
             log.warning("the bank is the built-in simulator, and no money moves: BANK_URL is %s", SIMULATOR)
         api = banner.Api(gateway.contract.base_path, gateway.contract.example())

@@ -25,6 +25,7 @@ from urllib3 import Retry
 from bank import deadline, strict_json, waiting
 from bank.errors import BankError, NoAnswer, NoLookUp, NoReply, NotReached, Refused, Unavailable
 from bank.interface import Authorization, AuthorizationRequest, LookUp
+from config import VERSION
 from telemetry import metrics
 
 R = TypeVar("R")
@@ -51,7 +52,7 @@ BACKOFF_MAX_S: Final = 1.0
 BACKOFF_JITTER_S: Final = 0.1
 
 _HEADERS: Final = {
-    "User-Agent": requests.utils.default_user_agent(),
+    "User-Agent": f"payment-gateway/{VERSION}",
     "Accept": "application/json",
     "Accept-Encoding": "identity",
 }

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from cli import database, fingerprint_keys, keys, payments
+from config import VERSION
 from merchants import Merchants
 
 
@@ -46,6 +47,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
         epilog="settings, read from the environment, then .env, then the defaults:\n" + "\n".join(lines),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"payment-gateway {VERSION}", help="print the version")
     top.add_argument("--host", dest="HOST", help="overrides HOST")
     top.add_argument("--port", dest="PORT", help="overrides PORT")
     top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 import bank
 import store
+from config import VERSION
 from handlers.contract import Endpoint
 from telemetry import causes, metrics
 
@@ -73,7 +74,7 @@ class Health:
             await asyncio.sleep(CLOCK_INTERVAL_S)
 
     async def _live(self) -> Response:
-        return JSONResponse({"status": "live"})
+        return JSONResponse({"status": "live", "version": VERSION})
 
     async def _ready(self) -> Response:
         found, circuit_open = await self._ask_store(), bank.circuit_open()

@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bank import simulator
-from config import SETTINGS
+from config import SETTINGS, VERSION
 from handlers.problems import PROBLEMS
 from handlers.validation import FieldCode
 from telemetry import metrics  # noqa: F401  # importing it registers the metrics
@@ -124,6 +124,14 @@ def test_readme_lists_the_files_of_the_root() -> None:
     modules = {path.name for path in ROOT.glob("*.py")}
     packages = {f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")}
     assert modules | packages <= set(names)
+
+
+def test_the_newest_version_in_the_changelog_is_the_gateways() -> None:
+    """Each version has its date. Changes since the newest one stand under `Unreleased`."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [heading for heading in headings if heading != "Unreleased"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions)
+    assert versions[0].partition(" ")[0] == VERSION
 
 
 def test_every_setting_is_documented() -> None:

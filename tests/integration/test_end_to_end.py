@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from bank.simulator import Simulator
+from config import VERSION
 from tests import support
 from tests.support import ROOT, Gateway, valid_payment, wait_until
 
@@ -192,6 +193,12 @@ def test_an_invalid_setting_is_reported_in_one_line() -> None:
     run = _run("--port", "http")
     assert run.returncode == 1
     assert run.stderr == "PORT is 'http'; allowed: an integer from 0 to 65535\n"
+
+
+def test_the_version_is_printed() -> None:
+    """`run.py --version` prints the version and needs no setting."""
+    run = _run("--version")
+    assert (run.returncode, run.stdout) == (0, f"payment-gateway {VERSION}\n")
 
 
 def test_help_lists_the_settings() -> None:

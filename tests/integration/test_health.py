@@ -7,6 +7,7 @@ import time
 import requests
 import sqlalchemy as sa
 
+from config import VERSION
 from tests import support
 from tests.postgres import Postgres
 from tests.support import Gateway, valid_payment, wait_until
@@ -35,7 +36,7 @@ def pay(gateway: Gateway) -> requests.Response:
 def test_a_working_gateway_is_live_and_ready(gateway: Gateway) -> None:
     """Both checks answer 200 with a small JSON object that holds nothing but the states."""
     live, ready = ask(gateway, "live"), ask(gateway, "ready")
-    assert (live.status_code, live.json()) == (200, {"status": "live"})
+    assert (live.status_code, live.json()) == (200, {"status": "live", "version": VERSION})
     assert (ready.status_code, ready.json()) == (200, READY)
     assert {answer.headers["Content-Type"] for answer in (live, ready)} == {"application/json"}
 

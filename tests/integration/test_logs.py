@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 import requests
 
+from config import VERSION
 from tests import support
 from tests.support import ROOT, Gateway, reply, scripted_bank, valid_payment, wait_until
 
@@ -66,7 +67,7 @@ def test_each_request_is_logged_as_one_json_line_without_what_was_sent() -> None
 
 
 def test_every_line_that_a_request_causes_has_its_id() -> None:
-    """The lines of the bank client and of its libraries have the request's id, too."""
+    """The lines of the bank client and of its libraries have the request's id, too. The first line has the version."""
     with support.free_port() as free:
         pass
     with Gateway(LOG_FORMAT="json", BANK_URL=f"http://127.0.0.1:{free}", BANK_RETRIES="1") as gateway:
@@ -74,8 +75,9 @@ def test_every_line_that_a_request_causes_has_its_id() -> None:
         assert gateway.pay().status_code == 503
         loggers = ("gateway.access", "gateway.payments", "urllib3.connectionpool")
         wait_until(lambda: all(f'"{logger}"' in gateway.log for logger in loggers))
-        ids = {line["logger"]: line.get("request_id") for line in map(json.loads, gateway.log.splitlines())}
-        assert ids == dict.fromkeys(loggers, "order-66")
+        start, *lines = map(json.loads, gateway.log.splitlines())
+        assert (start["logger"], start["message"]) == ("gateway.start", f"payment gateway {VERSION} starts")
+        assert {line["logger"]: line.get("request_id") for line in lines} == dict.fromkeys(loggers, "order-66")
 
 
 @pytest.fixture(scope="module")

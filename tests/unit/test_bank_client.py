@@ -23,6 +23,7 @@ from responses import matchers
 from bank import Authorization, AuthorizationRequest, BankError, LookUp, NoAnswer, NoLookUp, NotReached, Refused
 from bank.client import AcquiringBank
 from bank.errors import NoReply, Unavailable
+from config import VERSION
 from tests.support import ScriptedBank, kind_of, reply, scripted_bank
 
 CARD_NUMBER = "2222405343248877"
@@ -66,7 +67,7 @@ def fake() -> Iterator[responses.RequestsMock]:
 
 
 def test_it_sends_the_fields_of_the_protocol(fake: responses.RequestsMock) -> None:
-    """The request has five fields, with the expiry as zero-padded MM/YYYY and the CVV as a string."""
+    """It has five fields, with the expiry as zero-padded MM/YYYY and the CVV as a string. A header has the version."""
     wanted = {
         "card_number": CARD_NUMBER,
         "expiry_date": "04/2030",
@@ -76,6 +77,7 @@ def test_it_sends_the_fields_of_the_protocol(fake: responses.RequestsMock) -> No
     }
     fake.post(f"{URL}/payments", json={"authorized": True}, match=[matchers.json_params_matcher(wanted)])
     assert outcome(client()) is True
+    assert fake.calls[0].request.headers["User-Agent"] == f"payment-gateway/{VERSION}"
 
 
 @pytest.mark.parametrize(
