@@ -69,7 +69,7 @@ def create_app(
     )
     app = AsyncApp(
         "run",
-        lifespan=partial(lifespan, merchants, limiter, health, config.drain_s),
+        lifespan=partial(lifespan, merchants, limiter, health, config.drain_s, config.retention_days),
         middlewares=chain,
         resolver=resolver or RelativeResolver(HANDLERS),
         swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui_config={"displayRequestDuration": True}),

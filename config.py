@@ -33,7 +33,7 @@ MEMORY: Final = "memory:"
 SIMULATOR: Final = "simulator:"
 
 # Names in the environment that begin like settings and are none of them are reported.
-_PREFIXES: Final = ("BANK_", "BREAKER_", "LOG_", "RATE_", "STORE_", "TLS_")
+_PREFIXES: Final = ("BANK_", "BREAKER_", "LOG_", "RATE_", "RETENTION_", "STORE_", "TLS_")
 
 # A merchant's name; it appears in logs and on the command line.
 MERCHANT_NAME: Final = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
@@ -289,6 +289,12 @@ class Config:
         "merchants' API keys in addition to those in the store; without any key, the gateway accepts every caller "
         "and listens on loopback only",
         secret=True,
+    )
+    retention_days: int | None = _setting(
+        integer(1, 36_500),
+        "",
+        "age in days from which the gateway erases what it keeps of a payment's card, and operators' notes; unset, "
+        "nothing is erased",
     )
     rate_limit: tuple[limits.RateLimitItem, ...] = _setting(
         Kind(_rates, "rates like 100/second;5000/minute"), "", "requests that a merchant may make; unset, any number"

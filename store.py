@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -207,6 +207,24 @@ async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str =
     return await _record(_change(payment_id, (Status.DECLINED, Status.AUTHORIZED), changed_by, note, code))
 
 
+async def erase(payment_id: UUID, erased_by: str) -> None:
+    """Erase what is kept of the card, and the notes of operators, with a line of the audit trail; the rest stays.
+
+    A released claim is erased as well. A request with the idempotency key of an erased payment or claim gets `Claimed`,
+    with `same_payment` false.
+    Raises `NotInStatus` when there is no such payment, or when it is PENDING or erased already, and `StoreUnavailable`.
+    """
+    await _erase(_opened().backend.erase, payment_id, erased_by)
+
+
+async def erase_older(age: timedelta, limit: int, erased_by: str, note: str) -> int:
+    """Erase payments that are older than this by the store's clock, as `erase` does; return how many.
+
+    limit: the most payments to erase, in one transaction; a later call erases more
+    """
+    return len(await _erase(_opened().backend.erase_older, age, limit, erased_by, note))
+
+
 async def mark_unresolved(payment_id: UUID, look_up_in_s: float) -> None:
     """Record that no request is running for a PENDING payment any more.
 
@@ -239,7 +257,7 @@ async def withdraw(payment: Payment, key: IdempotencyKey | None) -> None:
 
 
 async def find(payment_id: UUID) -> Payment | None:
-    """Return the payment, or None when there is none with this id."""
+    """Return the payment, erased or not, or None when there is none with this id."""
     return await _call(_opened().backend.find, payment_id)
 
 
@@ -299,7 +317,7 @@ async def move_bank(old: str, new: str, moved_by: str) -> int:
     Returns how many payments of `old` are PENDING.
     """
     move = BankMove(old=old, new=new, moved_at=datetime.now(UTC), moved_by=moved_by)
-    return await _opened().calls.run(partial(_opened().backend.move_bank, move), audited=lambda _: move)
+    return await _opened().calls.run(partial(_opened().backend.move_bank, move), audited=lambda _: [move])
 
 
 async def is_same_bank(recorded: str, now: str) -> bool:
@@ -310,7 +328,7 @@ async def is_same_bank(recorded: str, now: str) -> bool:
 async def add_api_key(key: ApiKey, changed_by: str) -> None:
     """Record a new API key, with a line of the audit trail."""
     change = KeyChange.of(key, changed_by)
-    await _opened().calls.run(partial(_opened().backend.add_api_key, key, change), audited=lambda _: change)
+    await _opened().calls.run(partial(_opened().backend.add_api_key, key, change), audited=lambda _: [change])
 
 
 async def list_api_keys() -> list[ApiKey]:
@@ -321,7 +339,7 @@ async def list_api_keys() -> list[ApiKey]:
 async def revoke_api_key(key_id: str, changed_by: str) -> KeyChange | None:
     """Revoke an API key, and return the line of the audit trail; return None when no valid key has this id."""
     revoke = partial(_opened().backend.revoke_api_key, key_id, changed_by)
-    return await _opened().calls.run(revoke, audited=lambda change: change)
+    return await _opened().calls.run(revoke, audited=lambda change: [change] if change else [])
 
 
 async def key_history() -> list[KeyChange]:
@@ -398,7 +416,11 @@ def _change(payment_id: UUID, statuses: tuple[Status, Status], changed_by: str, 
 
 async def _record(change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
     record = partial(_opened().backend.change, change, attempt=attempt, if_unresolved=if_unresolved)
-    return await _run_write(record, audited=lambda _: change)
+    return await _run_write(record, audited=lambda _: [change])
+
+
+async def _erase(function: Callable[P, list[Change]], *args: P.args, **kwargs: P.kwargs) -> list[Change]:
+    return await _run_write(partial(function, *args, **kwargs), audited=lambda lines: lines)
 
 
 def _opened() -> _OpenStore:

@@ -4,6 +4,7 @@ run.py payments [--status S] [--since T] [--limit N] [--json]
 run.py pending [--json]
 run.py settle ID authorized|declined --note WHY
 run.py history ID [--json]
+run.py erase ID
 run.py same-bank OLD NEW
 run.py keys create MERCHANT [--live | --test] [--json]
 run.py keys list [--json]

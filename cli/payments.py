@@ -1,4 +1,4 @@
-"""How an operator reads and settles payments: `payments`, `pending`, `settle`, `history` and `same-bank`."""
+"""How an operator reads, settles and erases payments."""
 
 import argparse
 from datetime import UTC, datetime
@@ -30,6 +30,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     history = commands.add_parser("history", help="show who changed a payment, when and why")
     history.add_argument("id", type=UUID)
+    erase = commands.add_parser(
+        "erase", help="erase what is kept of a payment's card, and operators' notes; it can't be undone"
+    )
+    erase.add_argument("id", type=UUID)
     same_bank = commands.add_parser(
         "same-bank", help="record that a bank has moved, so that its payments are asked about"
     )
@@ -41,23 +45,33 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
     """Run a command; return its exit status and what to print."""
-    match options.command:
-        case "payments":
-            status = Status(options.status) if options.status else None
-            found = await store.search(status, options.since, options.limit)
-            return 0, table.render([_payment(payment) for payment in found], as_json=options.json)
-        case "pending":
-            found = await store.list_unresolved()
-            return 0, table.render([_unresolved(payment) for payment in found], as_json=options.json)
-        case "history":
-            if await store.find(options.id) is None:
-                return 1, f"there is no payment {options.id}"
-            changes = await store.history(options.id)
-            return 0, table.render([_change(change) for change in changes], as_json=options.json)
-        case "same-bank":
-            return await _same_bank(options, operator)
-        case _:
-            return await _settle(options, operator)
+    commands = {
+        "payments": _list,
+        "pending": _list_unresolved,
+        "history": _history,
+        "settle": _settle,
+        "erase": _erase,
+        "same-bank": _same_bank,
+    }
+    return await commands[options.command](options, operator)
+
+
+async def _list(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+    status = Status(options.status) if options.status else None
+    found = await store.search(status, options.since, options.limit)
+    return 0, table.render([_payment(payment) for payment in found], as_json=options.json)
+
+
+async def _list_unresolved(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+    found = await store.list_unresolved()
+    return 0, table.render([_unresolved(payment) for payment in found], as_json=options.json)
+
+
+async def _history(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+    if await store.find(options.id) is None:
+        return 1, f"there is no payment {options.id}"
+    changes = await store.history(options.id)
+    return 0, table.render([_change(change) for change in changes], as_json=options.json)
 
 
 async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
@@ -75,6 +89,18 @@ async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]
         await conflicts.settle(options.id, status, operator, options.note, options.code)
         return 0, f"{options.id} {status}, was {found.status}"
     return 0, f"{payment.id} {payment.status}"
+
+
+async def _erase(options: argparse.Namespace, operator: str) -> tuple[int, str]:
+    payment_id = options.id
+    try:
+        await store.erase(payment_id, operator)
+    except store.NotInStatus:
+        found = await store.find(payment_id)
+        if found is not None and found.status is Status.PENDING:
+            return 1, f"{payment_id} is PENDING: record first how it ended, see `run.py pending` and `run.py settle`"
+        return 1, f"there is no payment {payment_id} that is not erased already"
+    return 0, f"{payment_id} is erased"
 
 
 async def _same_bank(options: argparse.Namespace, operator: str) -> tuple[int, str]:
@@ -103,8 +129,8 @@ def _payment(payment: Payment) -> dict[str, Any]:
         "status": payment.status,
         "amount": payment.amount,
         "currency": payment.currency,
-        "card_last4": payment.card_last4,
-        "expiry": f"{payment.expiry_month:02}/{payment.expiry_year}",
+        "card_last4": payment.card_last4 or "-",
+        "expiry": "-" if payment.erased_at else f"{payment.expiry_month:02}/{payment.expiry_year}",
         "created_at": payment.created_at.isoformat(timespec="seconds"),
         "code": payment.authorization_code,
     }

@@ -93,7 +93,9 @@ PROBLEMS: Final = {
         "Send the body as Content-Type: application/json, in UTF-8 and without a Content-Encoding.",
     ),
     Code.IDEMPOTENCY_KEY_REUSED: _Answer(
-        422, "Unprocessable Content", "This Idempotency-Key was used before, for another payment."
+        422,
+        "Unprocessable Content",
+        "This Idempotency-Key was used before, for another payment or for one that has been erased.",
     ),
     Code.RATE_LIMITED: _Answer(
         429, "Too Many Requests", "The merchant's rate limit is used up; send the same request again later."

@@ -39,7 +39,7 @@ class KeyInUse(Exception):
 
 
 class KeyReused(Exception):
-    """The idempotency key belongs to another payment."""
+    """The idempotency key belongs to another payment, or to one that is erased and can't be compared any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
 
 
 async def find(merchant: str, payment_id: UUID) -> Payment | None:
-    """Return a merchant's payment, or None when the merchant has none with this id."""
+    """Return a merchant's payment, or None when the merchant has none with this id, or it is erased."""
     payment = await store.find(payment_id)
-    return payment if payment is not None and payment.merchant == merchant else None
+    return payment if payment is not None and payment.merchant == merchant and payment.erased_at is None else None
 
 
 async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> Payment | store.Claimed:

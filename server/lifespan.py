@@ -15,7 +15,7 @@ import bank
 import store
 from handlers.health import Health
 from merchants import Merchants
-from payments import resolver
+from payments import resolver, retention
 from server.middleware.rate_limit import RateLimiter
 from telemetry import logs
 
@@ -24,7 +24,7 @@ log = logging.getLogger("gateway.lifespan")
 
 @contextlib.asynccontextmanager
 async def lifespan(
-    merchants: Merchants, limiter: RateLimiter, health: Health, drain_s: float, _app: object
+    merchants: Merchants, limiter: RateLimiter, health: Health, drain_s: float, retention_days: int | None, _app: object
 ) -> AsyncIterator[None]:
     """Run the background tasks while the app serves, then close the bank and the store."""
     health.stopping = False
@@ -32,9 +32,10 @@ async def lifespan(
     await merchants.refresh()
     await limiter.check_store()
     _collect_garbage_less_often()
-    tasks = [
-        asyncio.create_task(background) for background in (resolver.run(), merchants.run(), health.compare_clocks())
-    ]
+    background = [resolver.run(), merchants.run(), health.compare_clocks()]
+    if retention_days is not None:
+        background.append(retention.run(retention_days))
+    tasks = [asyncio.create_task(task) for task in background]
     yield
     health.stopping = True
     for task in tasks:

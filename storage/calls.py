@@ -5,7 +5,7 @@ Memory answers directly. A database blocks, so its functions run in threads, and
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -37,13 +37,13 @@ class Calls:
                 self._group_commit = GroupCommit(backend.transact, self._threads)
 
     async def run(
-        self, function: Callable[[], R], *, grouped: bool = False, audited: Callable[[R], Any] | None = None
+        self, function: Callable[[], R], *, grouped: bool = False, audited: Callable[[R], Iterable[Any]] | None = None
     ) -> R:
         """Call a function of the backend.
 
         grouped: together with other writes in one transaction, where the backend does that
-        audited: returns the line of the audit trail that was recorded, from the result; None if there is none. It is
-            logged as well, because the owner of a database can change it; also when the caller has given up waiting
+        audited: returns the lines of the audit trail that were recorded, from the result. They are logged as well,
+            because the owner of a database can change them; also when the caller has given up waiting
         Raises what the function raises, and `StoreUnavailable` when there is no answer in time.
         """
         if self._threads is None:
@@ -66,7 +66,7 @@ class Calls:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _when_done(call: "asyncio.Future[R]", audited: Callable[[R], Any]) -> None:
+def _when_done(call: "asyncio.Future[R]", audited: Callable[[R], Iterable[Any]]) -> None:
     def log(done: "asyncio.Future[R]") -> None:
         if not done.cancelled() and done.exception() is None:
             _log(audited(done.result()))
@@ -74,8 +74,8 @@ def _when_done(call: "asyncio.Future[R]", audited: Callable[[R], Any]) -> None:
     call.add_done_callback(log)
 
 
-def _log(line: Any) -> None:
-    if line is not None:
+def _log(lines: Iterable[Any]) -> None:
+    for line in lines:
         logs.audit(fields_of(line))
 
 

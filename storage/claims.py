@@ -105,6 +105,9 @@ def _claim_used_key(
             for row in found:
                 if _belongs(key, payment, row):
                     return _claim_released(connection, row, new)
+            for row in found:
+                if row.erased_at is not None:  # the bank may have authorized this payment under the id of that row
+                    return _claimed(row, payment, key)
     except IntegrityError:  # another payment has got the key
         return None
     new["key_use"] = max((row.key_use for row in found), default=0) + 1
@@ -121,7 +124,8 @@ def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any
     values = {"status": Status.PENDING, "look_ups": 0, **_times, **{name: new[name] for name in names}}
     if not same_bank:
         values |= {"working_until": now(), "look_up_at": now(), "bank": released.bank}
-    update = sa.update(payments).where(payments.c.id == released.id, is_released).values(values)
+    unchanged = sa.and_(payments.c.id == released.id, is_released, payments.c.erased_at.is_(None))
+    update = sa.update(payments).where(unchanged).values(values)
     claimed = connection.execute(update.returning(*payment_columns), {"request_s": new["request_s"]}).one_or_none()
     if claimed is None:
         return None
@@ -130,13 +134,17 @@ def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any
 
 
 def _claimed(row: Any, payment: Payment, key: IdempotencyKey) -> Claimed:
-    recorded = payment_of(row)
+    recorded = _recorded(row)
     in_progress = recorded.status is Status.PENDING and bool(row.may_be_running)
     return Claimed(payment=recorded, same_payment=_belongs(key, payment, row), in_progress=in_progress)
 
 
 def _belongs(key: IdempotencyKey, payment: Payment, row: Any) -> bool:
     """Return whether `payment`, sent with this key, is the payment of the row, which may be released."""
+    return key.belongs_to(payment, _recorded(row), row.payment_fingerprint, row.fingerprint_key)
+
+
+def _recorded(row: Any) -> Payment:
+    """Return the payment of a row; a released one, which has no `Status`, as PENDING."""
     values = {name: getattr(row, name) for name in Payment.__dataclass_fields__}
-    recorded = Payment(**{**values, "status": Status.PENDING})  # a released row has no `Status`
-    return key.belongs_to(payment, recorded, row.payment_fingerprint, row.fingerprint_key)
+    return Payment(**{**values, "status": Status.PENDING if row.status == RELEASED else Status(row.status)})

@@ -127,7 +127,8 @@ def _make_private(file: str) -> None:
 def _durable(connection: Any, _record: Any) -> None:
     """Make SQLite call fsync for every commit, so that a payment answered 201 is on disk."""
     _use_wal(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
+    # secure_delete overwrites what is deleted or erased. It is the default of some builds of SQLite, Debian's for one.
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
@@ -239,7 +240,6 @@ def _exclusive_transaction(engine: sa.Engine) -> Iterator[sa.Connection]:
     """Begin a transaction that excludes the other gateways that start on this database."""
     with engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")  # overwrite what a migration clears
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.exec_driver_sql(

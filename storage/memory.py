@@ -8,10 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 from storage.banks import BankMove, is_same_bank, names_of_bank
 from storage.records import (
+    AUTOMATIC,
+    ERASED,
+    RELEASED,
     ApiKey,
     Change,
     Claimed,
@@ -22,6 +26,9 @@ from storage.records import (
     Status,
     UnresolvedStats,
 )
+
+# The most payments that one call of `erase_older` looks at, so that requests wait a few milliseconds at most.
+CHECKED: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -35,6 +42,10 @@ class _Row:
     look_ups: int = 0
     released: bool = False
 
+    def may_be_erased(self) -> bool:
+        """Return whether the payment is released or not PENDING, and not erased already."""
+        return (self.released or self.payment.status is not Status.PENDING) and self.payment.erased_at is None
+
 
 class Memory:
     """The functions of store.py over dicts."""
@@ -46,7 +57,8 @@ class Memory:
         self._rows: dict[UUID, _Row] = {}
         self._pending: dict[UUID, _Row] = {}  # those that are PENDING, so that the resolver does not search all rows
         self._rows_of_keys: dict[tuple[str, str], list[_Row]] = {}
-        self._changes: list[Change] = []
+        self._changes: dict[UUID, list[Change]] = {}
+        self._to_check: list[UUID] = []  # for `erase_older`
         self._bank_moves: list[BankMove] = []
         self._api_keys: dict[str, ApiKey] = {}
         self._key_changes: list[KeyChange] = []
@@ -64,6 +76,8 @@ class Memory:
             if released is not None:
                 row.payment = replace(payment, id=released.payment.id)
                 rows.remove(released)
+            elif erased := [other for other in rows if other.payment.erased_at is not None]:
+                return self._claimed(erased[0], payment, key)  # the bank may have authorized it under this row's id
             rows.append(row)
             if released is not None and not self.is_same_bank(released.payment.bank, payment.bank):
                 row.payment = replace(row.payment, bank=released.payment.bank)
@@ -74,13 +88,33 @@ class Memory:
         return row.payment
 
     def change(self, change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
-        row = self._find(change.payment_id, change.from_status, attempt)
+        row = self._find(change.payment_id, Status(change.from_status), attempt)
         if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
             raise NotInStatus
-        self._changes.append(change)
-        row.payment = replace(row.payment, status=change.to_status, authorization_code=change.authorization_code)
         self._pending.pop(change.payment_id, None)
+        self._changes.setdefault(change.payment_id, []).append(change)
+        status = Status(change.to_status)
+        row.payment = replace(row.payment, status=status, authorization_code=change.authorization_code)
         return row.payment
+
+    def erase(self, payment_id: UUID, erased_by: str) -> list[Change]:
+        row = self._rows.get(payment_id)
+        if row is None or not row.may_be_erased():
+            raise NotInStatus
+        return [self._erase(row, erased_by, "")]
+
+    def erase_older(self, age: timedelta, limit: int, erased_by: str, note: str) -> list[Change]:
+        created_before = datetime.now(UTC) - age
+        if not self._to_check:
+            self._to_check = list(reversed(self._rows))
+        lines: list[Change] = []
+        for _ in range(min(CHECKED, len(self._to_check))):
+            row = self._rows.get(self._to_check.pop())
+            if row is not None and row.payment.created_at < created_before and row.may_be_erased():
+                lines.append(self._erase(row, erased_by, note))
+            if len(lines) == limit:
+                break
+        return lines
 
     def mark_unresolved(self, payment_id: UUID, look_up_in_s: float) -> None:
         row = self._find(payment_id, Status.PENDING)
@@ -147,7 +181,7 @@ class Memory:
         return wanted[:limit]
 
     def history(self, payment_id: UUID) -> list[Change]:
-        return [change for change in self._changes if change.payment_id == payment_id]
+        return list(self._changes.get(payment_id, []))
 
     def fingerprint_key_uses(self, since: datetime) -> dict[str, int]:
         recent = (row for row in self._rows.values() if row.payment.created_at >= since)
@@ -199,6 +233,23 @@ class Memory:
 
     def _keep(self, row: _Row) -> None:
         self._rows[row.payment.id] = self._pending[row.payment.id] = row
+
+    def _erase(self, row: _Row, erased_by: str, note: str) -> Change:
+        payment, at = row.payment, datetime.now(UTC)
+        line = Change(
+            payment_id=payment.id,
+            changed_at=at,
+            changed_by=erased_by,
+            from_status=RELEASED if row.released else payment.status,
+            to_status=ERASED,
+            note=note,
+        )
+        row.payment = replace(payment, card_last4="", expiry_month=0, expiry_year=0, erased_at=at)
+        row.key = row.key and replace(row.key, fingerprint="", older_fingerprints={})
+        lines = self._changes.get(payment.id, [])
+        cleared = [change if change.changed_by in AUTOMATIC else replace(change, note="") for change in lines]
+        self._changes[payment.id] = [*cleared, line]
+        return line
 
     def _find(self, payment_id: UUID, status: Status, attempt: UUID | None = None) -> _Row | None:
         row = self._rows.get(payment_id)

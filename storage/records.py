@@ -27,6 +27,12 @@ class Status(StrEnum):
 # payment, and the claim is kept only for its id. No `Payment` has this status.
 RELEASED: Final = "RELEASED"
 
+# What the audit trail records in place of a new status when a payment is erased. Its status stays.
+ERASED: Final = "ERASED"
+
+# Who writes to the audit trail without a person. Their notes are no free text.
+AUTOMATIC: Final = ("gateway", "resolver", "retention")
+
 # The bank of payments that were recorded before there was a column for it.
 UNKNOWN_BANK: Final = "unknown"
 
@@ -37,6 +43,7 @@ class Payment:
 
     bank: the identity of the bank that the payment is sent to (`bank.identity`)
     authorization_code: the bank's, up to 64 characters; empty if it gave none
+    erased_at: when what is kept of the card was erased, which is empty or 0 since then; None if it was not
     """
 
     id: UUID
@@ -50,6 +57,7 @@ class Payment:
     created_at: datetime
     bank: str = UNKNOWN_BANK
     authorization_code: str = ""
+    erased_at: datetime | None = None
 
     def age_s(self) -> float:
         """Return how many seconds ago the payment was created."""
@@ -77,8 +85,11 @@ class IdempotencyKey:
 
         fingerprint, fingerprint_key: of the recorded payment
         What is kept of the card, and the amount, are compared when the recorded fingerprint can't be verified: it is
-        empty, because it was made with the CVV and cleared, or its key is not known any more.
+        empty, because it was made with the CVV and cleared, or its key is not known any more. Whether an erased
+        payment is the same can't be told any more, so it never is.
         """
+        if recorded.erased_at is not None:
+            return False
         known = {**self.older_fingerprints, self.fingerprint_key: self.fingerprint}
         if fingerprint and fingerprint_key in known:
             return hmac.compare_digest(known[fingerprint_key].encode(), fingerprint.encode())
@@ -104,13 +115,16 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """One line of the audit trail: who changed a payment's status, when and why, and the bank's authorization code."""
+    """One line of the audit trail: who changed a payment's status, when and why, and the bank's authorization code.
+
+    from_status, to_status: a `Status`; of an erased payment, to_status is `ERASED`, and from_status may be `RELEASED`
+    """
 
     payment_id: UUID
     changed_at: datetime
     changed_by: str
-    from_status: Status
-    to_status: Status
+    from_status: str
+    to_status: str
     note: str
     authorization_code: str = ""
 

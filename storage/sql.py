@@ -10,14 +10,14 @@ held between two calls.
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage import claims, database
+from storage import claims, database, erasure
 from storage.banks import BankMove, names_of_bank
 from storage.clock import now
 from storage.database import available
@@ -213,11 +213,24 @@ class Sql:
             return [payment_of(row) for row in connection.execute(query)]
 
     @available()
+    def erase(self, payment_id: UUID, erased_by: str) -> list[Change]:
+        with self._transaction() as connection:
+            lines = erasure.erase(connection, [payment_id], erased_by, "")
+        if not lines:
+            raise NotInStatus
+        return lines
+
+    @available()
+    def erase_older(self, age: timedelta, limit: int, erased_by: str, note: str) -> list[Change]:
+        with self._transaction() as connection:
+            return erasure.erase(connection, erasure.older(connection, age, limit), erased_by, note)
+
+    @available()
     def history(self, payment_id: UUID) -> list[Change]:
         columns = [changes.c[name] for name in Change.__dataclass_fields__]
         query = sa.select(*columns).where(changes.c.payment_id == payment_id).order_by(changes.c.id)
         with self._engine.connect() as connection:
-            return [_recorded_change(row) for row in connection.execute(query)]
+            return [Change(**row._mapping) for row in connection.execute(query)]
 
     @available()
     def fingerprint_key_uses(self, since: datetime) -> dict[str, int]:
@@ -310,8 +323,3 @@ class Sql:
     @staticmethod
     def _unresolved() -> sa.ColumnElement[bool]:
         return sa.and_(is_pending, payments.c.working_until <= now())
-
-
-def _recorded_change(row: Sequence[Any]) -> Change:
-    values = dict(zip(Change.__dataclass_fields__, row, strict=True))
-    return Change(**{**values, "from_status": Status(values["from_status"]), "to_status": Status(values["to_status"])})

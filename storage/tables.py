@@ -30,7 +30,7 @@ payments = sa.Table(
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("merchant", sa.String(64), nullable=False),
     sa.Column("idempotency_key", sa.String(64)),  # its digest
-    sa.Column("payment_fingerprint", sa.String(64)),  # empty: cleared, because the CVV took part in it
+    sa.Column("payment_fingerprint", sa.String(64)),  # empty: erased, or cleared because the CVV took part in it
     sa.Column("fingerprint_key", sa.String(8)),  # the id of the FINGERPRINT_KEY that the digests of this row need
     sa.Column("status", sa.String(10), nullable=False),
     sa.Column("card_last4", sa.String(4), nullable=False),
@@ -53,6 +53,7 @@ payments = sa.Table(
     # The identity of the bank that the payment is sent to.
     sa.Column("bank", sa.Text, nullable=False),
     sa.Column("authorization_code", sa.String(64), nullable=False),
+    sa.Column("erased_at", Utc),
     sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
     sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING', 'RELEASED')", name="payments_status"),
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -70,6 +71,8 @@ sa.Index(
     postgresql_where=~is_released,
     sqlite_where=~is_released,
 )
+_is_kept = payments.c.erased_at.is_(None)
+sa.Index("payments_to_erase", payments.c.created_at, postgresql_where=_is_kept, sqlite_where=_is_kept)
 
 changes = sa.Table(
     "changes",

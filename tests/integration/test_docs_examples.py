@@ -261,6 +261,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
         "keys history",
         "pending",
         "settle",
+        "erase",
         "history",
         "payments",
         "same-bank",

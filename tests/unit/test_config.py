@@ -42,6 +42,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         fingerprint_key=b"",
         fingerprint_old_keys=(),
         api_keys={},
+        retention_days=None,
         rate_limit=(),
         rate_limit_store="memory:",
         cors_origins=(),

@@ -380,7 +380,7 @@ def test_a_late_answer_of_the_bank_corrects_declined_and_nothing_else(
         breaker_open_s=0.2,
     )
 
-    async def scenario() -> tuple[Payment, list[Status]]:
+    async def scenario() -> tuple[Payment, list[str]]:
         payment = (await payments.pay("acme", valid_payment())).payment
         assert await store.find(payment.id) == payment
         return payment, [change.to_status for change in await store.history(payment.id)]

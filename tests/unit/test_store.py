@@ -878,14 +878,15 @@ def test_a_dump_of_postgresql_can_be_restored(postgresql: Postgres, tmp_path: An
 
 
 def test_sqlite_commits_durably(tmp_path: Any) -> None:
-    """SQLite uses a write-ahead log and calls fsync for every commit."""
+    """SQLite uses a write-ahead log, calls fsync for every commit, and overwrites what is deleted."""
     from storage.sql import Sql  # noqa: PLC0415
 
     opened = Sql(f"sqlite:///{tmp_path}/payments.db", connections=1, key_checks=["c"])
     with opened._engine.connect() as connection:  # pragmas are a connection's own
-        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")]
+        names = ("journal_mode", "synchronous", "secure_delete")
+        pragmas = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
     opened.close()
-    assert pragmas == ["wal", 2]
+    assert pragmas == ["wal", 2, 1]
 
 
 def test_a_locked_sqlite_is_unavailable_within_seconds(tmp_path: Any) -> None:
