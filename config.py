@@ -373,6 +373,11 @@ def misspelled() -> list[str]:
     return [f"the environment sets {name}{_hint(name)}" for name in names]
 
 
+def allows_colour() -> bool:
+    """Return whether the environment leaves colour on (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def hand_on(settings: Mapping[str, str]) -> None:
     """Put settings into this process's environment, which the processes that it starts inherit."""
     os.environ.update(settings)

@@ -32,7 +32,8 @@ import config as configuration
 import store
 from app import Gateway, create_app
 from bank.simulator import Simulator
-from cli import banner, control_socket, database, operators
+from cli import banner, control_socket, database, operators, table
+from cli.answer import Answer
 from config import MEMORY, SETTINGS, SIMULATOR, VERSION, Config, ConfigError
 from handlers.supported import UnsupportedContract
 from merchants import Merchants
@@ -75,26 +76,30 @@ def _reason(error: Exception) -> str:
 
 def _operate(config: Config, options: argparse.Namespace) -> int:
     if options.command in {"migrate", "backup"}:
-        status, text = database.run(options, config)
+        answer = database.run(options, config)
     elif config.store_url == MEMORY:
-        status, text = _operate_in_memory(config, options)
+        answer = _operate_in_memory(config, options)
     else:
-        status, text = _run_command(config, options)
-    print(text, file=sys.stderr if status else sys.stdout)
-    return status
+        answer = _run_command(config, options)
+    if answer.output:
+        coloured = sys.stdout.isatty() and configuration.allows_colour() and not getattr(options, "json", False)
+        print(table.coloured(answer.output) if coloured else answer.output)
+    if answer.message:
+        print(answer.message, file=sys.stderr)
+    return answer.status
 
 
-def _operate_in_memory(config: Config, options: argparse.Namespace) -> tuple[int, str]:
+def _operate_in_memory(config: Config, options: argparse.Namespace) -> Answer:
     """Let the gateway that runs on PORT run the command, because no other process can read its memory."""
     try:
         return control_socket.send(config.port, sys.argv[1:])
     except OSError:
         if options.command == "keys" and options.keys == "create":  # the operator puts the key into API_KEYS
             return _run_command(config, options)
-        return 1, f"no gateway with payments in memory runs on PORT {config.port}"
+        return Answer(1, message=f"no gateway with payments in memory runs on PORT {config.port}")
 
 
-def _run_command(config: Config, options: argparse.Namespace) -> tuple[int, str]:
+def _run_command(config: Config, options: argparse.Namespace) -> Answer:
     logs.configure_for_command()
     store.configure(
         config.store_url,

@@ -290,9 +290,11 @@ async def list_unresolved() -> list[Payment]:
     return await _call(_opened().backend.list_unresolved)
 
 
-async def search(status: Status | None = None, since: datetime | None = None, limit: int = 1000) -> list[Payment]:
+async def search(
+    status: Status | None = None, since: datetime | None = None, limit: int = 1000, *, merchant: str | None = None
+) -> list[Payment]:
     """Return payments, newest first."""
-    return await _call(_opened().backend.search, status, since, limit)
+    return await _call(_opened().backend.search, status, since, limit, merchant)
 
 
 async def history(payment_id: UUID) -> list[Change]:

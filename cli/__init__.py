@@ -1,9 +1,10 @@
 """The operator's commands, and the modules that run them.
 
-run.py payments [--status S] [--since T] [--limit N] [--json]
-run.py pending [--json]
-run.py settle ID authorized|declined --note WHY
+run.py payments [--status S] [--since T] [--merchant M] [--limit N] [--json]
+run.py pending [--merchant M] [--json]
+run.py show ID [--json]
 run.py history ID [--json]
+run.py settle ID authorized|declined --note WHY [--code CODE]
 run.py erase ID
 run.py same-bank OLD NEW
 run.py keys create MERCHANT [--live | --test] [--json]
@@ -20,7 +21,9 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from cli import database, fingerprint_keys, keys, payments
+from cli import changes, database, fingerprint_keys, keys, payments
+from cli.answer import Answer
+from cli.arguments import Parser
 from config import VERSION
 from merchants import Merchants
 
@@ -42,7 +45,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     for name, setting in settings.items():
         text = f"{setting.why} ({setting.allowed}; default: {setting.default or 'unset'})"
         lines += textwrap.wrap(text, 100, initial_indent=f"  {name:<24}", subsequent_indent=" " * 26)
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = Parser(
         prog="run.py",
         description="The payment gateway. Without a command it serves until Ctrl-C or SIGTERM.",
         epilog="settings, read from the environment, then .env, then the defaults:\n" + "\n".join(lines),
@@ -54,16 +57,15 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     payments.add_to(commands)
+    changes.add_to(commands)
     keys.add_to(commands)
     fingerprint_keys.add_to(commands)
     database.add_to(commands)
     return top
 
 
-async def run(
-    options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None
-) -> tuple[int, str]:
-    """Run a command; return its exit status and what to print.
+async def run(options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None) -> Answer:
+    """Run a command.
 
     operator: who runs it, for the audit trail (cli/operators.py)
     live: whether payments move money; None if that is not known
@@ -72,4 +74,6 @@ async def run(
         return await keys.run(options, operator, merchants, live=live)
     if options.command == "fingerprint-keys":
         return await fingerprint_keys.run(options)
-    return await payments.run(options, operator)
+    if options.command in {"settle", "erase", "same-bank"}:
+        return await changes.run(options, operator)
+    return await payments.run(options)

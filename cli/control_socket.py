@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cli
 from cli import operators
+from cli.answer import Answer
 from merchants import Merchants
 
 
@@ -37,7 +38,7 @@ async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchant
             operator = operators.at(writer.get_extra_info("socket"))
             answer = await cli.run(options, operator, merchants, live=live)
         except (Exception, SystemExit):  # argparse exits on unknown arguments; the gateway must go on
-            answer = 1, "the gateway does not understand this command"
+            answer = Answer(1, message="the gateway does not understand this command")
         writer.write(json.dumps(answer).encode())
         writer.close()
 
@@ -48,8 +49,8 @@ async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchant
     return await asyncio.start_unix_server(serve, path)
 
 
-def send(port: int, arguments: list[str]) -> tuple[int, str]:
-    """Let the gateway on this port run a command; return the exit status and what to print.
+def send(port: int, arguments: list[str]) -> Answer:
+    """Let the gateway on this port run a command.
 
     Raises `OSError` when no gateway listens there.
     """
@@ -57,8 +58,7 @@ def send(port: int, arguments: list[str]) -> tuple[int, str]:
         connection.connect(str(path_for(port)))
         _check_owner(path_for(port))
         connection.sendall(json.dumps({"arguments": arguments}).encode() + b"\n")
-        status, text = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
-    return status, text
+        return Answer(*json.loads(b"".join(iter(lambda: connection.recv(65536), b""))))
 
 
 def _check_owner(path: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import store
+from cli.answer import Answer
 from config import MEMORY, Config
 
 
@@ -14,10 +15,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     copy.add_argument("file", type=Path, metavar="FILE", help="the file to create")
 
 
-def run(options: argparse.Namespace, config: Config) -> tuple[int, str]:
-    """Run a command; return its exit status and what to print. Raises what `store.configure` raises."""
+def run(options: argparse.Namespace, config: Config) -> Answer:
+    """Run a command. Raises what `store.configure` raises."""
     if config.store_url == MEMORY:
-        return 1, f"STORE_URL is {MEMORY}, which is no database"
+        return Answer(1, message=f"STORE_URL is {MEMORY}, which is no database")
     if options.command == "backup":
         return _back_up(config, options.file)
     before, now = store.migrate(
@@ -25,19 +26,20 @@ def run(options: argparse.Namespace, config: Config) -> tuple[int, str]:
     )
     match before:
         case None:
-            return 0, f"created the tables, schema version {now}"
+            return Answer(0, f"created the tables, schema version {now}")
         case _ if before < now:
-            return 0, f"upgraded the tables from schema version {before} to {now}"
+            return Answer(0, f"upgraded the tables from schema version {before} to {now}")
         case _:
-            return 0, f"the tables have schema version {before}: nothing to do"
+            return Answer(0, f"the tables have schema version {before}: nothing to do")
 
 
-def _back_up(config: Config, file: Path) -> tuple[int, str]:
+def _back_up(config: Config, file: Path) -> Answer:
     try:
         commands = store.back_up(config.store_url, file)
     except store.BackupFailed as error:
-        return 1, str(error)
+        return Answer(1, message=str(error))
     if commands is None:
-        return 0, f"copied the store to {file}"
+        return Answer(0, f"copied the store to {file}")
     copy, restore = commands
-    return 1, f"nothing is copied: PostgreSQL's own tools do that. To copy:\n  {copy}\nTo restore:\n  {restore}"
+    how = f"To copy:\n  {copy}\nTo restore:\n  {restore}"
+    return Answer(1, message=f"nothing is copied: PostgreSQL's own tools do that. {how}")

@@ -6,6 +6,7 @@ from typing import Final
 
 import store
 from cli import table
+from cli.answer import Answer
 
 # Merchants do not repeat a payment after this time.
 RECENT: Final = timedelta(days=90)
@@ -19,8 +20,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     keys.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(options: argparse.Namespace) -> tuple[int, str]:
-    """Run the command; return its exit status and what to print."""
+async def run(options: argparse.Namespace) -> Answer:
+    """Run the command."""
     uses = await store.fingerprint_key_uses(datetime.now(UTC) - RECENT)
     current, *old = store.fingerprint_key_ids()
     settings = {current: "FINGERPRINT_KEY", **dict.fromkeys(old, "FINGERPRINT_OLD_KEYS")}
@@ -28,4 +29,4 @@ async def run(options: argparse.Namespace) -> tuple[int, str]:
         {"key": key_id, "setting": settings.get(key_id, "-"), "payments_90d": uses.get(key_id, 0)}
         for key_id in {**settings, **uses}
     ]
-    return 0, table.render(rows, as_json=options.json)
+    return Answer(0, table.render(rows, as_json=options.json))

@@ -7,6 +7,7 @@ from typing import Any
 
 import store
 from cli import free_text, table
+from cli.answer import Answer
 from config import MERCHANT_NAME
 from merchants import LIVE_PREFIX, REFRESH_S, TEST_PREFIX, Merchants
 from store import ApiKey, KeyChange
@@ -31,10 +32,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(
-    options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None
-) -> tuple[int, str]:
-    """Run a command; return its exit status and what to print.
+async def run(options: argparse.Namespace, operator: str, merchants: Merchants, *, live: bool | None) -> Answer:
+    """Run a command.
 
     operator: who runs it, for the audit trail
     live: whether payments move money; then a new key is a live one, unless the options say otherwise. None if that is
@@ -43,28 +42,31 @@ async def run(
     match options.keys:
         case "create":
             if live is None and options.prefix is None:
-                return (
+                return Answer(
                     1,
-                    "BANK_URL is not set, so the kind of the key is unknown: set BANK_URL, or say --live or --test",
+                    message="BANK_URL is not set, so the kind of the key is unknown: set BANK_URL, or say --live or "
+                    "--test",
                 )
             prefix = options.prefix or (LIVE_PREFIX if live else TEST_PREFIX)
             key, record = await merchants.create_key(options.merchant, prefix, operator)
-            return 0, _created(key, record, simulator=live is False, as_json=options.json)
+            return Answer(0, _created(key, record, simulator=live is False, as_json=options.json))
         case "list":
             rows = [_row(key, configured=merchants.is_configured(key.id)) for key in await merchants.list_keys()]
-            return 0, table.render(rows, as_json=options.json)
+            return Answer(0, table.render(rows, as_json=options.json))
         case "history":
-            return 0, table.render([_change(change) for change in await store.key_history()], as_json=options.json)
+            return Answer(
+                0, table.render([_change(change) for change in await store.key_history()], as_json=options.json)
+            )
         case _:
             return await _revoke(options.id, operator, merchants)
 
 
-async def _revoke(key_id: str, operator: str, merchants: Merchants) -> tuple[int, str]:
+async def _revoke(key_id: str, operator: str, merchants: Merchants) -> Answer:
     if merchants.is_configured(key_id):
-        return 1, f"{key_id} is in API_KEYS: remove it there and restart the gateway"
+        return Answer(1, message=f"{key_id} is in API_KEYS: remove it there and restart the gateway")
     if not await merchants.revoke_key(key_id, operator):
-        return 1, f"no valid key has the ID {key_id}"
-    return 0, f"{key_id} is revoked; every gateway on this store rejects it within {REFRESH_S:g} s"
+        return Answer(1, message=f"no valid key has the ID {key_id}")
+    return Answer(0, f"{key_id} is revoked; every gateway on this store rejects it within {REFRESH_S:g} s")
 
 
 def _created(key: str, record: ApiKey, *, simulator: bool, as_json: bool) -> str:

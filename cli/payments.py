@@ -1,113 +1,87 @@
-"""How an operator reads, settles and erases payments."""
+"""How an operator reads payments: the commands `payments`, `pending`, `show` and `history`."""
 
 import argparse
-from datetime import UTC, datetime
+import json
 from typing import Any
-from uuid import UUID
 
 import store
-from cli import free_text, table
-from payments import conflicts
+from cli import arguments, table
+from cli.answer import Answer
 from store import Change, Payment, Status
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
     listing = commands.add_parser("payments", help="list payments, newest first")
-    statuses = [status.value for status in Status]
-    listing.add_argument("--status", type=str.upper, choices=statuses, help="only payments with this status")
     listing.add_argument(
-        "--since", type=_time, metavar="TIME", help="only payments created since this time in UTC: 2026-11-22[T10:15]"
+        "--status",
+        type=str.upper,
+        choices=[status.value for status in Status],
+        metavar="STATUS",
+        help="only payments with this status: authorized, declined or pending",
     )
-    listing.add_argument("--limit", type=_limit, default=100, help="the most payments to list (default: 100)")
+    listing.add_argument(
+        "--since",
+        type=arguments.time,
+        metavar="TIME",
+        help="only payments created since this time in UTC: 2026-11-22[T10:15]",
+    )
+    listing.add_argument(
+        "--limit", type=arguments.limit, default=100, metavar="N", help="the most payments to list (default: 100)"
+    )
     pending = commands.add_parser("pending", help="list unresolved payments, oldest first")
-    settle = commands.add_parser("settle", help="record how an unresolved payment ended")
-    settle.add_argument("id", type=UUID)
-    settle.add_argument("outcome", choices=["authorized", "declined"])
-    settle.add_argument("--note", required=True, type=_note, help="how you know, for the audit trail")
-    settle.add_argument(
-        "--code", default="", type=_code, help="the bank's authorization code, from the bank or from the log"
-    )
+    show = commands.add_parser("show", help="show a payment and its history")
     history = commands.add_parser("history", help="show who changed a payment, when and why")
-    history.add_argument("id", type=UUID)
-    erase = commands.add_parser(
-        "erase", help="erase what is kept of a payment's card, and operators' notes; it can't be undone"
-    )
-    erase.add_argument("id", type=UUID)
-    same_bank = commands.add_parser(
-        "same-bank", help="record that a bank has moved, so that its payments are asked about"
-    )
-    same_bank.add_argument("old", type=_bank, metavar="OLD", help="the bank as `pending` shows it")
-    same_bank.add_argument("new", type=_bank, metavar="NEW", help="the same bank as the log names it now")
-    for command in (listing, pending, history):
+    for command in (listing, pending):
+        command.add_argument("--merchant", metavar="NAME", help="only payments of this merchant")
+    for command in (show, history):
+        command.add_argument("id", type=arguments.payment_id, metavar="ID")
+    for command in (listing, pending, show, history):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
-async def run(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    """Run a command; return its exit status and what to print."""
-    commands = {
-        "payments": _list,
-        "pending": _list_unresolved,
-        "history": _history,
-        "settle": _settle,
-        "erase": _erase,
-        "same-bank": _same_bank,
-    }
-    return await commands[options.command](options, operator)
+async def run(options: argparse.Namespace) -> Answer:
+    """Run a command."""
+    commands = {"payments": _list, "pending": _list_unresolved, "show": _show, "history": _history}
+    return await commands[options.command](options)
 
 
-async def _list(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+async def _list(options: argparse.Namespace) -> Answer:
     status = Status(options.status) if options.status else None
-    found = await store.search(status, options.since, options.limit)
-    return 0, table.render([_payment(payment) for payment in found], as_json=options.json)
+    found = await store.search(status, options.since, options.limit + 1, merchant=options.merchant)
+    rows = [_payment(payment) for payment in found[: options.limit]]
+    cut = f"only the newest {options.limit} payments are listed; --limit lists more" if found[options.limit :] else ""
+    return Answer(0, table.render(rows, as_json=options.json), cut)
 
 
-async def _list_unresolved(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+async def _list_unresolved(options: argparse.Namespace) -> Answer:
     found = await store.list_unresolved()
-    return 0, table.render([_unresolved(payment) for payment in found], as_json=options.json)
+    rows = [_unresolved(payment) for payment in found if options.merchant in {None, payment.merchant}]
+    return Answer(0, table.render(rows, as_json=options.json))
 
 
-async def _history(options: argparse.Namespace, _operator: str) -> tuple[int, str]:
+async def _show(options: argparse.Namespace) -> Answer:
+    payment = await store.find(options.id)
+    if payment is None:
+        return _missing(options)
+    erased_at = payment.erased_at.isoformat(timespec="seconds") if payment.erased_at else "-"
+    shown = {**_payment(payment), "bank": payment.bank, "erased_at": erased_at}
+    changes = [_change(change) for change in await store.history(options.id)]
+    if options.json:
+        return Answer(0, json.dumps({**shown, "history": changes}, indent=2))
+    lines = [f"{name:<10}  {value}".rstrip() for name, value in shown.items()]
+    return Answer(0, "\n".join([*lines, "", table.render(changes, as_json=False)]))
+
+
+async def _history(options: argparse.Namespace) -> Answer:
     if await store.find(options.id) is None:
-        return 1, f"there is no payment {options.id}"
+        return _missing(options)
     changes = await store.history(options.id)
-    return 0, table.render([_change(change) for change in changes], as_json=options.json)
+    return Answer(0, table.render([_change(change) for change in changes], as_json=options.json))
 
 
-async def _settle(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    status = Status(options.outcome.upper())
-    try:
-        payment = await store.settle(options.id, status, operator, options.note, code=options.code, if_unresolved=True)
-    except store.NotInStatus:
-        found = await store.find(options.id)
-        if found is None:
-            return 1, f"there is no payment {options.id}"
-        if found.status is Status.PENDING:
-            return 1, f"a request for {options.id} is still running: try again later"
-        if status is not Status.AUTHORIZED or found.status is not Status.DECLINED:
-            return 1, f"{options.id} is already {found.status}"
-        await conflicts.settle(options.id, status, operator, options.note, options.code)
-        return 0, f"{options.id} {status}, was {found.status}"
-    return 0, f"{payment.id} {payment.status}"
-
-
-async def _erase(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    payment_id = options.id
-    try:
-        await store.erase(payment_id, operator)
-    except store.NotInStatus:
-        found = await store.find(payment_id)
-        if found is not None and found.status is Status.PENDING:
-            return 1, f"{payment_id} is PENDING: record first how it ended, see `run.py pending` and `run.py settle`"
-        return 1, f"there is no payment {payment_id} that is not erased already"
-    return 0, f"{payment_id} is erased"
-
-
-async def _same_bank(options: argparse.Namespace, operator: str) -> tuple[int, str]:
-    if options.new in {options.old, store.UNKNOWN_BANK}:
-        return 1, f"a bank can't move from {options.old} to {options.new}"
-    count = await store.move_bank(options.old, options.new, operator)
-    return 0, f"{options.old} is {options.new} now; PENDING payments of {options.old}: {count}"
+def _missing(options: argparse.Namespace) -> Answer:
+    return Answer(1, message=f"there is no payment {options.id}")
 
 
 def _unresolved(payment: Payment) -> dict[str, Any]:
@@ -145,35 +119,3 @@ def _change(change: Change) -> dict[str, Any]:
         "note": change.note,
         "code": change.authorization_code,
     }
-
-
-def _time(text: str) -> datetime:
-    try:
-        time = datetime.fromisoformat(text)
-        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError("not a time; allowed: a time like 2026-11-22T10:15") from None
-
-
-def _code(text: str) -> str:
-    if not (len(text) <= 64 and text.isascii() and text.isprintable()):
-        raise argparse.ArgumentTypeError("not a code; allowed: up to 64 printable ASCII characters")
-    return free_text.checked(text, "code")
-
-
-def _bank(text: str) -> str:
-    if not (1 <= len(text) <= 2000 and text.isprintable()):
-        raise argparse.ArgumentTypeError("not a bank; allowed: the identity of a bank, as `pending` shows it")
-    return free_text.checked(text, "bank")
-
-
-def _limit(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
-        raise argparse.ArgumentTypeError("not a limit; allowed: 1 to 1000000")
-    return int(text)
-
-
-def _note(text: str) -> str:
-    if not (1 <= len(text) <= 500 and text.isprintable()):
-        raise argparse.ArgumentTypeError("not a note; allowed: 1 to 500 printable characters")
-    return free_text.checked(text, "note")

@@ -1,8 +1,12 @@
 """Printing the rows that a command found, as a table or as JSON."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+# The colours of statuses on a terminal: green, red and yellow (ECMA-48, SGR).
+_COLOURS: Final = {"AUTHORIZED": 32, "DECLINED": 31, "PENDING": 33}
 
 
 def render(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
@@ -15,3 +19,8 @@ def render(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def coloured(text: str) -> str:
+    """Return a table with its statuses in colour, for a terminal."""
+    return re.sub(rf"\b({'|'.join(_COLOURS)})\b", lambda found: f"\x1b[{_COLOURS[found[0]]}m{found[0]}\x1b[0m", text)

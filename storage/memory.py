@@ -172,13 +172,15 @@ class Memory:
         unresolved = [row.payment for row in self._pending.values() if row.working_until <= now]
         return sorted(unresolved, key=lambda payment: payment.created_at)
 
-    def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
-        kept = (row.payment for row in self._rows.values() if not row.released)
-        newest_first = sorted(kept, key=lambda payment: payment.created_at, reverse=True)
+    def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         wanted = [
-            p for p in newest_first if (not status or p.status is status) and (not since or p.created_at >= since)
+            p
+            for p in (row.payment for row in self._rows.values() if not row.released)
+            if status in {None, p.status}
+            and merchant in {None, p.merchant}
+            and (since is None or p.created_at >= since)
         ]
-        return wanted[:limit]
+        return sorted(wanted, key=lambda p: p.created_at, reverse=True)[:limit]
 
     def history(self, payment_id: UUID) -> list[Change]:
         return list(self._changes.get(payment_id, []))

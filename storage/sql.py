@@ -203,12 +203,14 @@ class Sql:
             return [payment_of(row) for row in connection.execute(query)]
 
     @available()
-    def search(self, status: Status | None, since: datetime | None, limit: int) -> list[Payment]:
+    def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         query = sa.select(*payment_columns).where(~is_released).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
             query = query.where(payments.c.status == status)
         if since is not None:
             query = query.where(payments.c.created_at >= since)
+        if merchant is not None:
+            query = query.where(payments.c.merchant == merchant)
         with self._engine.connect() as connection:
             return [payment_of(row) for row in connection.execute(query)]
 

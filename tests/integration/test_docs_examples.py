@@ -260,6 +260,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
         "keys revoke",
         "keys history",
         "pending",
+        "show",
         "settle",
         "erase",
         "history",

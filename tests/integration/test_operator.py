@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import pwd
 import shutil
 import subprocess
@@ -40,6 +41,24 @@ def command(url: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         timeout=30,
         check=False,
     )
+
+
+def on_a_terminal(url: str, *arguments: str, **environment: str) -> str:
+    """Run a command on a terminal; return the statuses of the rows that it prints, or all of it if it prints JSON."""
+    ours, theirs = pty.openpty()
+    environment |= {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+    with open(ours, "rb", buffering=0) as terminal:  # noqa: PTH123  # it has no path
+        subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            env={**environment, **settings(url)},
+            cwd=ROOT,
+            stdout=theirs,
+            timeout=30,
+            check=True,
+        )
+        os.close(theirs)
+        printed = terminal.read(10_000).decode()
+    return printed if "--json" in arguments else printed.splitlines()[-1].split()[2]
 
 
 def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url: str) -> None:
@@ -139,6 +158,10 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert listed() == [declined, authorized]
     assert listed("--status", "declined") == [declined]
     assert listed("--limit", "1") == [declined]
+    assert listed("--merchant", "default") == [declined, authorized]
+    assert listed("--merchant", "acme") == []
+    for limit, said in (("1", "only the newest 1 payments are listed; --limit lists more\n"), ("2", "")):
+        assert command(database_url, "payments", "--limit", limit).stderr == said
     assert listed("--since", "2999-01-01") == []
     table = command(database_url, "payments").stdout.splitlines()
     assert table[0].split() == [
@@ -153,6 +176,18 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
         "code",
     ]
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
+    assert on_a_terminal(database_url, "payments", "--limit", "1").endswith("\x1b[31mDECLINED\x1b[0m")
+    assert "\x1b" not in on_a_terminal(database_url, "payments", "--limit", "1", NO_COLOR="1")
+    assert "\x1b" not in on_a_terminal(database_url, "payments", "--limit", "1", "--json")
+
+    shown = command(database_url, "show", declined).stdout.splitlines()
+    assert [line.split()[0] for line in shown[:11]] == [*table[0].split()[:8], "code", "bank", "erased_at"]
+    assert ("status", "DECLINED") in [tuple(line.split()) for line in shown]
+    assert shown[-1].split()[1:4] == ["gateway", "PENDING", "DECLINED"]
+    as_json = json.loads(command(database_url, "show", declined, "--json").stdout)
+    assert (as_json["id"], as_json["merchant"], as_json["card_last4"]) == (declined, "default", "8878")
+    assert [change["to"] for change in as_json["history"]] == ["DECLINED"]
+    assert command(database_url, "show", support.UNKNOWN_ID).returncode == 1
 
 
 def test_a_database_outage_is_503_before_the_bank_call_and_202_after(own_postgresql: Postgres) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cli
-from cli import operators
+from cli import operators, table
 from config import SETTINGS
 from telemetry import logs
 from tests.support import UNKNOWN_ID
@@ -53,6 +53,43 @@ def test_a_note_that_can_not_be_kept_is_refused(note: str, reason: str, capsys: 
     message = capsys.readouterr().err
     assert reason in message
     assert "8877" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["4242424242424242"], "COMMAND: not one of its values; allowed: payments, pending, show, history, settle, "),
+        (
+            ["payments", "--status", "4242424242424242"],
+            "--status: not one of its values; allowed: AUTHORIZED, DECLINED, ",
+        ),
+        (
+            ["settle", UNKNOWN_ID, "perhaps", "--note", "x"],
+            "OUTCOME: not one of its values; allowed: authorized, declined\n",
+        ),
+        (
+            ["keys", "make"],
+            "create|list|revoke|history: not one of its values; allowed: create, list, revoke, history\n",
+        ),
+        (["show", "4242424242424242"], "ID: not the id of a payment; allowed: a UUID, as `payments` shows it\n"),
+    ],
+)
+def test_choices_are_named_in_words(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message lists them, and does not repeat what was given."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.parser(SETTINGS).parse_args(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert f"error: argument {message}" in error
+    assert "4242" not in error
+    assert "invalid choice" not in error
+
+
+def test_only_statuses_are_coloured() -> None:
+    """The text is the same without its escape sequences."""
+    text = table.render([{"id": "1", "status": "AUTHORIZED"}, {"id": "2", "status": "PENDING"}], as_json=False)
+    coloured = table.coloured(text)
+    assert coloured.splitlines() == ["id  status", "1   \x1b[32mAUTHORIZED\x1b[0m", "2   \x1b[33mPENDING\x1b[0m"]
 
 
 def test_an_operator_is_who_the_operating_system_says(monkeypatch: pytest.MonkeyPatch) -> None:
