@@ -297,6 +297,23 @@ async def search(
     return await _call(_opened().backend.search, status, since, limit, merchant)
 
 
+async def find_all(payment_ids: Sequence[UUID]) -> dict[UUID, Payment]:
+    """Return those of these payments that there are, erased or not, by their ids."""
+    return {payment.id: payment for payment in await _call(_opened().backend.find_all, payment_ids)}
+
+
+async def list_authorized(
+    since: datetime | None, until: datetime | None, bank: str | None, after: Payment | None
+) -> list[Payment]:
+    """Return a page of the AUTHORIZED payments that were created in a time, oldest first; none after the last page.
+
+    until: the first time that is not in it any more
+    bank: only payments that were sent to this bank
+    after: the last payment of the page before
+    """
+    return await _call(_opened().backend.list_authorized, since, until, bank, after)
+
+
 async def history(payment_id: UUID) -> list[Change]:
     """Return the payment's audit trail, oldest first."""
     return await _call(_opened().backend.history, payment_id)

@@ -5,12 +5,15 @@
 The last digit of the card number decides: 1, 3, 5, 7 and 9 are authorized, 2, 4, 6 and 8 declined, and 0 is
 answered 503. A request without all five fields, or with another last character, is answered 400. Beyond these rules,
 the card numbers in `_instead` and `_afterwards` produce every other kind of answer, and a payment can be looked up.
+Its decisions are at /ledger, and at /ledger.csv as a statement for `run.py reconcile`.
 
 It is a Flask app under uvicorn. Its thread pool is so large that calls which hang on purpose do not delay others.
 """
 
 import argparse
 import contextlib
+import csv
+import io
 import json
 import signal
 import socket
@@ -154,7 +157,23 @@ def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
     def show_ledger() -> Response:
         return _reply(200, ledger.all())
 
+    @app.get("/ledger.csv")
+    def show_statement() -> Response:
+        return Response(_statement(ledger.all()), mimetype="text/csv")
+
     return app
+
+
+def _statement(decided: dict[str, dict[str, Any]]) -> str:
+    """Return the ledger as a statement for `run.py reconcile`, without payments that never arrived."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("payment_id", "amount", "currency", "outcome"))
+    for payment_id, entry in decided.items():
+        if entry is not UNKNOWN:
+            outcome = "authorized" if entry["authorized"] else "declined"
+            lines.writerow((payment_id, entry["amount"], entry["currency"], outcome))
+    return text.getvalue()
 
 
 def _reply(status: int, body: object) -> Response:

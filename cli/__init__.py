@@ -7,6 +7,7 @@ run.py history ID [--json]
 run.py settle ID authorized|declined --note WHY [--code CODE]
 run.py erase ID
 run.py same-bank OLD NEW
+run.py reconcile FILE.csv [--since T] [--until T] [--bank B] [--json]
 run.py keys create MERCHANT [--live | --test] [--json]
 run.py keys list [--json]
 run.py keys revoke ID
@@ -21,7 +22,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from cli import changes, database, fingerprint_keys, keys, payments
+from cli import changes, database, fingerprint_keys, keys, payments, reconcile
 from cli.answer import Answer
 from cli.arguments import Parser
 from config import VERSION
@@ -58,6 +59,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     payments.add_to(commands)
     changes.add_to(commands)
+    reconcile.add_to(commands)
     keys.add_to(commands)
     fingerprint_keys.add_to(commands)
     database.add_to(commands)
@@ -74,6 +76,8 @@ async def run(options: argparse.Namespace, operator: str, merchants: Merchants, 
         return await keys.run(options, operator, merchants, live=live)
     if options.command == "fingerprint-keys":
         return await fingerprint_keys.run(options)
+    if options.command == "reconcile":
+        return await reconcile.run(options)
     if options.command in {"settle", "erase", "same-bank"}:
         return await changes.run(options, operator)
     return await payments.run(options)

@@ -35,6 +35,8 @@ async def listen(port: int, parser: argparse.ArgumentParser, merchants: Merchant
         try:
             sent = json.loads(await reader.readline())
             options = parser.parse_args(sent["arguments"])
+            if "file" in options:  # it is relative to the folder of the operator, not to the gateway's
+                options.file = Path(sent["folder"]) / options.file
             operator = operators.at(writer.get_extra_info("socket"))
             answer = await cli.run(options, operator, merchants, live=live)
         except (Exception, SystemExit):  # argparse exits on unknown arguments; the gateway must go on
@@ -57,7 +59,7 @@ def send(port: int, arguments: list[str]) -> Answer:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path_for(port)))
         _check_owner(path_for(port))
-        connection.sendall(json.dumps({"arguments": arguments}).encode() + b"\n")
+        connection.sendall(json.dumps({"arguments": arguments, "folder": str(Path.cwd())}).encode() + b"\n")
         return Answer(*json.loads(b"".join(iter(lambda: connection.recv(65536), b""))))
 
 

@@ -5,7 +5,7 @@ Every method runs on the event loop's thread without waiting, so each is one tra
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -171,6 +171,25 @@ class Memory:
         now = datetime.now(UTC)
         unresolved = [row.payment for row in self._pending.values() if row.working_until <= now]
         return sorted(unresolved, key=lambda payment: payment.created_at)
+
+    def find_all(self, payment_ids: Sequence[UUID]) -> list[Payment]:
+        return [payment for payment in map(self.find, payment_ids) if payment is not None]
+
+    def list_authorized(
+        self, since: datetime | None, until: datetime | None, bank: str | None, after: Payment | None
+    ) -> list[Payment]:
+        if after is not None:
+            return []  # there is one page: each would have to look at every payment
+        names = None if bank is None else names_of_bank(bank, self._bank_moves)
+        wanted = [
+            p
+            for p in (row.payment for row in self._kept())
+            if p.status is Status.AUTHORIZED
+            and (since is None or p.created_at >= since)
+            and (until is None or p.created_at < until)
+            and (names is None or p.bank in names)
+        ]
+        return sorted(wanted, key=lambda p: p.created_at)
 
     def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         wanted = [

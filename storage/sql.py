@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -39,6 +39,7 @@ from storage.tables import (
     KEY_SALT,
     OLDER_DIGESTS,
     TRIED_AT,
+    Utc,
     api_key_changes,
     api_keys,
     bank_moves,
@@ -50,6 +51,9 @@ from storage.tables import (
     payment_of,
     payments,
 )
+
+# The most payments that `list_authorized` returns at once.
+PAGE: Final = 1000
 
 _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 
@@ -201,6 +205,30 @@ class Sql:
         with self._engine.connect() as connection:
             query = sa.select(*payment_columns).where(self._unresolved()).order_by(payments.c.created_at)
             return [payment_of(row) for row in connection.execute(query)]
+
+    @available()
+    def find_all(self, payment_ids: Sequence[UUID]) -> list[Payment]:
+        query = sa.select(*payment_columns).where(payments.c.id.in_(payment_ids), ~is_released)
+        with self._engine.connect() as connection:
+            return [payment_of(row) for row in connection.execute(query)]
+
+    @available()
+    def list_authorized(
+        self, since: datetime | None, until: datetime | None, bank: str | None, after: Payment | None
+    ) -> list[Payment]:
+        position = payments.c.created_at, payments.c.id
+        query = sa.select(*payment_columns).where(payments.c.status == Status.AUTHORIZED).order_by(*position)
+        if since is not None:
+            query = query.where(payments.c.created_at >= since)
+        if until is not None:
+            query = query.where(payments.c.created_at < until)
+        if after is not None:
+            last = sa.literal(after.created_at, Utc()), sa.literal(after.id, sa.Uuid())
+            query = query.where(sa.tuple_(*position) > sa.tuple_(*last))
+        with self._engine.connect() as connection:
+            if bank is not None:
+                query = query.where(payments.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
+            return [payment_of(row) for row in connection.execute(query.limit(PAGE))]
 
     @available()
     def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:

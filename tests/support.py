@@ -128,16 +128,17 @@ class Gateway:
         **more_settings: str,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+        self._environment = {
+            "PORT": "0",
+            "LOG_FORMAT": "text",
+            "BANK_URL": "simulator:",
+            **environment,
+            **(settings or {}),
+            **more_settings,
+        }
         self.process = subprocess.Popen(
             [sys.executable, str(script), *arguments],
-            env={
-                "PORT": "0",
-                "LOG_FORMAT": "text",
-                "BANK_URL": "simulator:",
-                **environment,
-                **(settings or {}),
-                **more_settings,
-            },
+            env=self._environment,
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -180,6 +181,19 @@ class Gateway:
 
     def find(self, payment_id: str) -> requests.Response:
         return self.session.get(f"{self.api}/payments/{payment_id}", timeout=60)
+
+    def operate(self, *arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+        """Run an operator's command with the gateway's settings."""
+        port = self.api.split(":")[2].split("/")[0]
+        return subprocess.run(
+            [sys.executable, str(ROOT / "run.py"), "--port", port, *arguments],
+            env=self._environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
 
     def connect(self) -> socket.socket:
         """Open a TCP connection, to send what no HTTP client would send."""

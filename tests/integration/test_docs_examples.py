@@ -228,6 +228,8 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
     with scripted_bank(hang_up) as bank, Gateway(cwd=tmp_path, settings=settings, BANK_URL=bank.url) as gateway:
         settings["BANK_URL"] = bank.url
         payment_id = gateway.pay().json()["id"]
+        statement = f"payment_id,amount,currency,outcome\n{payment_id},1050,GBP,authorized\n"
+        (tmp_path / "statement.csv").write_text(statement)
 
         def run(*arguments: str) -> str:
             ran = subprocess.run(
@@ -265,6 +267,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
         "erase",
         "history",
         "payments",
+        "reconcile",
         "same-bank",
     }
 

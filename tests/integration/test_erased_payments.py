@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,22 +13,7 @@ import store
 from bank.simulator import Simulator
 from store import Status
 from tests import support
-from tests.support import ROOT, Gateway, pending_payment, valid_payment, wait_until
-
-
-def command(gateway: Gateway, settings: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command as an operator of the gateway does."""
-    environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    port = gateway.api.split(":")[2].split("/")[0]
-    return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), "--port", port, *arguments],
-        env={**environment, **settings},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+from tests.support import Gateway, pending_payment, valid_payment, wait_until
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite", "postgresql"])
@@ -48,24 +31,24 @@ def test_an_erased_payment_is_not_found_and_its_key_charges_nothing(
             return gateway.session.post(f"{gateway.api}/payments", json=valid_payment(**changes), headers=headers)
 
         payment_id = pay().json()["id"]
-        erased = command(gateway, settings, "erase", payment_id)
+        erased = gateway.operate("erase", payment_id)
         assert (erased.returncode, erased.stdout) == (0, f"{payment_id} is erased\n")
         missing = gateway.find(payment_id)
         assert (missing.status_code, missing.json()["code"]) == (404, "payment_not_found")
         for again in (pay(), pay(amount=1)):
             assert (again.status_code, again.json()["code"]) == (422, "idempotency_key_reused")
         assert list(requests.get(f"{simulator.url}/ledger", timeout=10).json()) == [payment_id]
-        (listed,) = json.loads(command(gateway, settings, "payments", "--json").stdout)
+        (listed,) = json.loads(gateway.operate("payments", "--json").stdout)
         assert (listed["id"], listed["status"], listed["amount"]) == (payment_id, "AUTHORIZED", 1050)
         assert (listed["card_last4"], listed["expiry"]) == ("-", "-")
-        line = json.loads(command(gateway, settings, "history", payment_id, "--json").stdout)[-1]
+        line = json.loads(gateway.operate("history", payment_id, "--json").stdout)[-1]
         assert line["changed_by"].startswith(f"operator {os.getuid()}")
         assert (line["from"], line["to"]) == ("AUTHORIZED", "ERASED")
-        twice = command(gateway, settings, "erase", payment_id)
+        twice = gateway.operate("erase", payment_id)
         assert (twice.returncode, twice.stderr) == (1, f"there is no payment {payment_id} that is not erased already\n")
 
         in_doubt = gateway.pay(card_number=support.FAILED).json()["id"]
-        refused = command(gateway, settings, "erase", in_doubt)
+        refused = gateway.operate("erase", in_doubt)
         assert refused.returncode == 1
         assert refused.stderr.startswith(f"{in_doubt} is PENDING: record first how it ended")
         assert gateway.find(in_doubt).status_code == 200
@@ -91,5 +74,5 @@ def test_old_payments_are_erased_by_a_gateway_with_retention_days(database_url: 
     with Gateway(settings=settings, RETENTION_DAYS="30") as gateway:
         wait_until(lambda: "1 payments older than 30 days are erased" in gateway.log)
         assert asyncio.run(is_erased()) == [True, False]
-        (line,) = json.loads(command(gateway, settings, "history", str(old.id), "--json").stdout)[1:]
+        (line,) = json.loads(gateway.operate("history", str(old.id), "--json").stdout)[1:]
         assert (line["changed_by"], line["to"], line["note"]) == ("retention", "ERASED", "older than 30 days")
