@@ -174,6 +174,14 @@ def test_every_metric_is_documented() -> None:
     assert set(rows(OPERATIONS, "metric")) == families
 
 
+def test_every_alert_is_a_symptom() -> None:
+    """The first table of docs/operations.md says what each alert of deploy/alerts.yml means and what to do."""
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "deploy" / "alerts.yml").read_text())
+    symptoms = " ".join(rows(OPERATIONS, "what you see"))
+    assert alerts
+    assert [alert for alert in alerts if not re.search(rf"\b{alert}\b", symptoms)] == []
+
+
 def test_amounts_have_the_decimals_of_their_currency() -> None:
     """The table of amounts agrees with ISO 4217."""
     for currency, (decimals, shown) in rows(MERCHANTS, "currency").items():

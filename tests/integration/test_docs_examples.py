@@ -215,12 +215,13 @@ def test_an_example_does_not_retry_a_final_error(
 
 
 def operator_commands() -> list[str]:
-    """Return the lines of docs/operations.md that begin with the alias `gateway`."""
-    return [line for block in blocks(OPERATIONS, "sh") for line in block.splitlines() if line.startswith("gateway ")]
+    """Return the lines of docs/operations.md that begin with the alias `gateway`, or with `curl`."""
+    lines = (line for block in blocks(OPERATIONS, "sh") for line in block.splitlines())
+    return [line for line in lines if line.startswith(("gateway ", "curl "))]
 
 
 def test_the_operators_commands_work(tmp_path: Path) -> None:
-    """Each command in docs/operations.md succeeds, with the ids of an existing payment and key."""
+    """Each command in docs/operations.md succeeds in its order there, with the ids of an existing payment and key."""
     settings = {"STORE_URL": f"sqlite:///{tmp_path / 'payments.db'}", "FINGERPRINT_KEY": "0f" * 32}
     kinds = set()
     key_id = ""
@@ -246,6 +247,10 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
 
         wait_until(lambda: payment_id in run("pending"))
         for line in operator_commands():
+            if line.startswith("curl "):
+                answered = run_shell(line.replace("http://127.0.0.1:8000", gateway.root), gateway.api)
+                assert json.loads(answered.stdout)["store"] == "ok"
+                continue
             given = re.sub(r"\b1f0c9a4be2d7\b", key_id, line)
             given = re.sub(r"\b3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c\b", payment_id, given)
             arguments = shlex.split(given, comments=True)[1:]
@@ -254,6 +259,7 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
             if line.startswith("gateway keys create acme --live"):
                 key_id = json.loads(printed)["id"]
     assert kinds == {
+        "--version",
         "migrate",
         "backup",
         "fingerprint-keys",
