@@ -183,7 +183,7 @@ class Memory:
         names = None if bank is None else names_of_bank(bank, self._bank_moves)
         wanted = [
             p
-            for p in (row.payment for row in self._kept())
+            for p in self._kept()
             if p.status is Status.AUTHORIZED
             and (since is None or p.created_at >= since)
             and (until is None or p.created_at < until)
@@ -194,7 +194,7 @@ class Memory:
     def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         wanted = [
             p
-            for p in (row.payment for row in self._rows.values() if not row.released)
+            for p in self._kept()
             if status in {None, p.status}
             and merchant in {None, p.merchant}
             and (since is None or p.created_at >= since)
@@ -251,6 +251,9 @@ class Memory:
 
     def close(self) -> None:
         """Do nothing: the records go with this object."""
+
+    def _kept(self) -> list[Payment]:
+        return [row.payment for row in self._rows.values() if not row.released]
 
     def _keep(self, row: _Row) -> None:
         self._rows[row.payment.id] = self._pending[row.payment.id] = row
