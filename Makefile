@@ -4,7 +4,7 @@ DEV := .venv/dev
 RUN := .venv/run
 BENCH := .venv/bench
 
-.PHONY: run test lint types format fuzz chaos attacks bench lock clean
+.PHONY: run test lint types format fuzz chaos attacks bench lock sbom clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
@@ -50,19 +50,31 @@ attacks: $(DEV)/installed
 bench: $(BENCH)/installed
 	$(BENCH)/bin/python -m bench
 
-# Pin the newest version of every package.
+# Pin the newest version of every package. `make run` installs with the hashes of requirements.lock: pip refuses hashes
+# in constraints.
 lock: $(DEV)/installed
 	@echo '# Every package that is installed, for all Pythons and platforms. Written by `make lock`; do not edit.' > constraints.new
 	sed '/^-c/d' requirements.txt requirements-dev.txt bench/requirements.txt | grep -v '^-r' | \
 	  $(DEV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet - >> constraints.new
 	mv constraints.new constraints.txt
+	@echo '# The packages of requirements.txt and of constraints.txt with hashes. Written by `make lock`; do not edit.' > lock.new
+	$(DEV)/bin/uv pip compile requirements.txt --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --quiet >> lock.new
+	mv lock.new requirements.lock
+
+# List what the gateway is installed with: a bill of materials (CycloneDX) in sbom.json, the licences in docs/licences.md.
+sbom: $(DEV)/installed $(RUN)/installed
+	$(DEV)/bin/cyclonedx-py environment --output-reproducible --output-file sbom.json $(RUN)/bin/python
+	{ sed '/^|/,$$d' docs/licences.md && \
+	  $(DEV)/bin/pip-licenses --python $(RUN)/bin/python --format markdown --no-version --with-urls; } > licences.new
+	mv licences.new docs/licences.md
 
 clean:
 	rm -rf .venv .tox
 
-$(RUN)/installed: requirements.txt constraints.txt
+$(RUN)/installed: requirements.lock
 	$(PYTHON) -m venv $(RUN)
-	$(RUN)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(RUN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
 $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
