@@ -50,6 +50,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     CORS_REFUSED = "cors_refused"
     RATE_LIMITED = "rate_limited"
+    HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     OVERLOADED = "overloaded"
     BANK_UNAVAILABLE = "bank_unavailable"
@@ -70,9 +71,7 @@ PROBLEMS: Final = {
         "The request's body is not valid JSON (RFC 8259), repeats a field name, or contains an unpaired surrogate "
         "(RFC 7493).",
     ),
-    Code.MALFORMED_REQUEST: _Answer(
-        400, "Bad Request", "The request is not valid HTTP/1.1, or its headers are too large."
-    ),
+    Code.MALFORMED_REQUEST: _Answer(400, "Bad Request", "The request is not valid HTTP/1.1."),
     Code.UNAUTHORIZED: _Answer(401, "Unauthorized", "Send a valid API key as Authorization: Bearer KEY."),
     Code.CORS_REFUSED: _Answer(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
     Code.NOT_FOUND: _Answer(404, "Not Found", "There is nothing at this path."),
@@ -99,6 +98,11 @@ PROBLEMS: Final = {
     ),
     Code.RATE_LIMITED: _Answer(
         429, "Too Many Requests", "The merchant's rate limit is used up; send the same request again later."
+    ),
+    Code.HEADERS_TOO_LARGE: _Answer(
+        431,
+        "Request Header Fields Too Large",
+        "The request's headers, or the chunk extensions and trailers of its body, are larger than 32 KiB.",
     ),
     Code.INTERNAL_ERROR: _Answer(500, "Internal Server Error", "The gateway could not process the request."),
     Code.OVERLOADED: _Answer(

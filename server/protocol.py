@@ -1,7 +1,8 @@
 """The HTTP/1.1 protocol: limits of size and time, and problem documents for malformed requests.
 
-uvicorn's protocol for httptools limits neither the size of a request's head nor the time it takes, and answers
-malformed requests with text. docs/decisions/private-names.md lists the private names that this subclass relies on.
+uvicorn's protocol for httptools limits neither the size of a request's head or trailers nor the time they take, parses
+everything that a client sends at once, and answers malformed requests with text. docs/decisions/private-names.md lists
+the private names that this subclass relies on.
 """
 
 import asyncio
@@ -19,8 +20,12 @@ from server.middleware.observe import note
 from server.middleware.security_headers import SecurityHeaders
 from telemetry.request_context import RequestContext
 
-# nginx allows heads of 32 KiB, Apache's httpd 100 fields of 8 KiB.
+# nginx allows heads of 32 KiB, Apache's httpd 100 fields of 8 KiB. All that frames a chunked body, which is its chunk
+# sizes, chunk extensions and trailers, may have as many bytes.
 MAX_HEAD_BYTES: Final = 32 * 1024
+
+# How much of a body is parsed at once. It may end there, and be followed by as many bytes of other requests.
+_PIECE_BYTES: Final = 1024
 
 # Seconds. A head is one packet; a client that needs longer is holding a connection open.
 HEAD_TIMEOUT_S: Final = 10.0
@@ -37,12 +42,18 @@ _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 class Protocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 protocol with limits.
 
+    The requests of a connection are read one after the other: what follows a request is parsed after its answer.
+    Otherwise one client could have thousands of requests parsed in one turn of the event loop. Trailers are ignored, as
+    RFC 9110 (6.5) allows; uvicorn would take them for headers.
+
     Offers to upgrade are ignored, as RFC 9110 (7.8) allows. Java's HttpClient and `curl --http2` make one with every
     request, and httptools would then read the request's body as the new protocol.
     """
 
     _in_body = False
     _head_bytes = 0  # of the request whose head is being read
+    _framing_bytes = 0  # of the body that is being read, without its content
+    _later = b""  # received, and not parsed yet
     _refusal: Code | None = None  # of a request behind others that are not answered yet
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -67,16 +78,48 @@ class Protocol(HttpToolsProtocol):
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        if not self._in_body:
-            self._head.start()  # any byte ends uvicorn's own wait for the next request
-            head, end, rest = data.partition(b"\r\n\r\n")
-            self._head_bytes += len(head)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(Code.MALFORMED_REQUEST)
+        if self._later:
+            self._later += data
+            self.flow.pause_reading()
+        else:
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Parse a head, or a piece of a body, at a time, until a request is complete; keep the rest."""
+        start = 0
+        while start < len(data) and not self.transport.is_closing():
+            if self.pipeline or self._is_answering():
+                self._later = data[start:]
+                self.flow.pause_reading()
                 return
-            if b"upgrade" in head.lower():
-                data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
+            if self._in_body:
+                stop = min(start + _PIECE_BYTES, len(data))
+                self._parse_body(data[start:stop])
+            else:
+                blank_line = data.find(b"\r\n\r\n", start)
+                stop = len(data) if blank_line < 0 else blank_line + 4
+                self._parse_head(data[start:stop])
+            start = stop
+
+    def _parse_head(self, data: bytes) -> None:
+        self._head.start()  # any byte ends uvicorn's own wait for the next request
+        self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(Code.HEADERS_TOO_LARGE)
+        elif b"upgrade" in data.lower():
+            super().data_received(_UPGRADE.sub(b"\r\nx-upgrade:", data))
+        else:
+            super().data_received(data)
+
+    def _parse_body(self, data: bytes) -> None:
+        self._framing_bytes += len(data)
         super().data_received(data)
+        if self._in_body and self._framing_bytes > MAX_HEAD_BYTES:
+            self._refuse(Code.HEADERS_TOO_LARGE)
+
+    def _is_answering(self) -> bool:
+        """Return whether a request is complete and its response is not."""
+        return self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body
 
     def on_message_begin(self) -> None:
         self._head.start()
@@ -84,10 +127,18 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts != 1 and (hosts or self.parser.get_http_version() != "1.0"):
+            raise ValueError("Host")  # RFC 9112, 3.2; httptools stops, and uvicorn calls `send_400_response`
         self._in_body = True
-        self._head_bytes = 0
+        self._head_bytes = self._framing_bytes = 0
         self._head.stop()
         super().on_headers_complete()
+        self.headers = []  # for the trailers, which must not come into the scope
+
+    def on_body(self, body: bytes) -> None:
+        self._framing_bytes -= len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -105,6 +156,8 @@ class Protocol(HttpToolsProtocol):
             self._send_refusal(self._refusal)
         elif self._in_body and self.cycle.response_complete:  # answered before its body was complete
             self._unread.start()
+        later, self._later = self._later, b""
+        self._parse(later)
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -125,7 +178,7 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, code: Code) -> None:
         self._head.stop()
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+        if self._is_answering():
             # A complete request, perhaps a payment, is being answered. Close after its response, because the bytes
             # that follow it can't be read.
             self.cycle.keep_alive = False
@@ -135,6 +188,8 @@ class Protocol(HttpToolsProtocol):
         if self.pipeline:  # sent now, it would be taken for the answer to an earlier request, maybe a payment
             self.pipeline.popleft()
             self._refusal = code
+        elif self._in_body and self.cycle.response_started:
+            self._close()  # another response would be taken for the answer to the next request
         else:
             self._send_refusal(code)
 

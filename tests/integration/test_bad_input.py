@@ -217,8 +217,14 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
         ),
         pytest.param(post(PAYMENT, JSON, "Content-Length: 1"), 400, "malformed_request", id="two lengths"),
         pytest.param(post(PAYMENT, JSON, "Content-Length: -1", length=False), 400, "malformed_request", id="length -1"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, "malformed_request", id="no Host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400, "malformed_request", id="two Hosts"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 431, "headers_too_large", id="endless header"),
         pytest.param(
-            b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 400, "malformed_request", id="endless header"
+            post(chunked(PAYMENT)[:-2] + b"X: " + b"x" * 200_000, JSON, "Transfer-Encoding: chunked", length=False),
+            431,
+            "headers_too_large",
+            id="endless trailer",
         ),
     ],
 )  # fmt: skip
@@ -316,11 +322,11 @@ def test_a_large_head_is_refused(gateway: Gateway) -> None:
     """A long header and a long path are refused, in one packet and in several."""
     for path, value in (("/x", "x" * 40_000), ("/" + "x" * 40_000, "x")):
         head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX: {value}\r\n\r\n".encode()
-        assert send(gateway, head)[0] == 400
+        assert send(gateway, head)[0] == 431
         with gateway.connect() as connection:
             for start in range(0, len(head), 10_000):
                 connection.sendall(head[start : start + 10_000])
-            assert receive(connection)[0] == 400
+            assert receive(connection)[0] == 431
 
 
 def test_many_requests_in_one_packet_are_not_a_large_head(gateway: Gateway) -> None:

@@ -28,6 +28,7 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.written_late = b""
+        self.reads = True
         self.closed_at_s: float | None = None
         self.aborted_at_s: float | None = None
         self._client_reads = client_reads
@@ -61,10 +62,10 @@ class Transport(asyncio.Transport):
             self._lose()
 
     def pause_reading(self) -> None:
-        pass
+        self.reads = False
 
     def resume_reading(self) -> None:
-        pass
+        self.reads = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)}.get(name, default)
@@ -80,9 +81,11 @@ class Application:
 
     def __init__(self, before: Callable[[str], Awaitable[object]] | None = None, *, reads_body: bool = True) -> None:
         self.requests: list[tuple[str, bytes]] = []
+        self.headers: list[list[tuple[bytes, bytes]]] = []
         self._before, self._reads_body = before, reads_body
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.headers.append(scope["headers"])
         body, more = b"", self._reads_body
         while more:
             message = await receive()
@@ -164,17 +167,17 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 
 
 def head_of(size: int) -> bytes:
-    """Return a request's head of this many bytes, its blank line not counted."""
-    start = b"GET /x HTTP/1.1\r\nHost: x\r\nX: "
-    return start + b"x" * (size - len(start)) + b"\r\n\r\n"
+    """Return a request's head of this many bytes."""
+    start, end = b"GET /x HTTP/1.1\r\nHost: x\r\nX: ", b"\r\n\r\n"
+    return start + b"x" * (size - len(start) - len(end)) + end
 
 
 @pytest.mark.parametrize("packet", [200_000, 1500, 100], ids=["one packet", "packets", "small packets"])
 def test_a_head_may_have_the_limit_in_bytes_and_not_one_more(packet: int) -> None:
-    """However many packets it comes in; the larger is answered 400 once, and never served."""
+    """However many packets it comes in; the larger is answered 431 once, and never served."""
 
     async def scenario() -> None:
-        for size, statuses in ((MAX_HEAD_BYTES, [201]), (MAX_HEAD_BYTES + 1, [400])):
+        for size, statuses in ((MAX_HEAD_BYTES, [201]), (MAX_HEAD_BYTES + 1, [431])):
             application = Application()
             protocol, transport = connected(application)
             data = head_of(size)
@@ -184,7 +187,7 @@ def test_a_head_may_have_the_limit_in_bytes_and_not_one_more(packet: int) -> Non
                 protocol.data_received(data[start : start + packet])
             await settled()
             assert [status for status, _, _ in responses(transport.written)] == statuses
-            assert transport.is_closing() == (statuses == [400])
+            assert transport.is_closing() == (statuses == [431])
             assert len(application.requests) == (statuses == [201])
             transport.abort()
 
@@ -201,7 +204,7 @@ def test_each_request_of_a_connection_has_the_limit_of_its_own() -> None:
             await settled()
         protocol.data_received(head_of(MAX_HEAD_BYTES + 1))
         await settled()
-        assert [status for status, _, _ in responses(transport.written)] == [201] * 5 + [400]
+        assert [status for status, _, _ in responses(transport.written)] == [201] * 5 + [431]
         assert transport.is_closing()
 
     run(scenario)
@@ -236,7 +239,7 @@ def test_a_pipelined_head_is_limited_too() -> None:
             if not transport.is_closing():
                 protocol.data_received(b"x" * (MAX_HEAD_BYTES // 2))
         await settled()
-        assert [status for status, _, _ in responses(transport.written)] == [201, 400]
+        assert [status for status, _, _ in responses(transport.written)] == [201, 431]
         assert transport.is_closing()
 
     run(scenario)
@@ -383,9 +386,9 @@ def test_an_offer_to_upgrade_is_ignored(name: str, protocol_name: str) -> None:
         application = Application()
         protocol, transport = connected(application)
         offer = f"\r\nConnection: Upgrade, HTTP2-Settings\r\n{name}: {protocol_name}\r\nHTTP2-Settings: AAMAAABkAARA"
-        protocol.data_received(POST.replace(b"\r\nHost: x", offer.encode()))
+        protocol.data_received(POST.replace(b"\r\nHost: x", b"\r\nHost: x" + offer.encode()))
         await settled()
-        protocol.data_received(GET.replace(b"\r\nHost: x", offer.encode()))
+        protocol.data_received(GET.replace(b"\r\nHost: x", b"\r\nHost: x" + offer.encode()))
         await settled()
         protocol.data_received(POST)
         await settled()
@@ -403,7 +406,7 @@ def test_the_word_upgrade_elsewhere_is_left_as_it_is() -> None:
         application = Application()
         protocol, _ = connected(application)
         body = b"\r\nupgrade: me"
-        head = b"POST /upgrade: HTTP/1.1\r\nX-Note: upgrade: it\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"POST /upgrade: HTTP/1.1\r\nHost: x\r\nX-Note: upgrade: it\r\nContent-Length: %d\r\n\r\n" % len(body)
         for packets in ([head + body], [head, body]):
             for packet in packets:
                 protocol.data_received(packet)
@@ -414,15 +417,15 @@ def test_the_word_upgrade_elsewhere_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "second",
+    ("second", "refused"),
     [
-        pytest.param(b"GARBAGE\r\n\r\n", id="malformed"),
-        pytest.param(head_of(MAX_HEAD_BYTES + 1), id="too large"),
-        pytest.param(b"GET /x", id="too slow"),
+        pytest.param(b"GARBAGE\r\n\r\n", 400, id="malformed"),
+        pytest.param(head_of(MAX_HEAD_BYTES + 1), 431, id="too large"),
+        pytest.param(b"GET /x", 408, id="too slow"),
     ],
 )
-def test_a_request_being_answered_is_answered_before_the_connection_closes(second: bytes) -> None:
-    """What follows it on the connection can't be read; a payment's answer is not lost for that."""
+def test_a_request_being_answered_is_answered_before_what_follows_it_is_refused(second: bytes, refused: int) -> None:
+    """A payment's answer is not lost because the bytes after it can't be read."""
 
     async def scenario() -> None:
         answer = asyncio.Event()
@@ -434,11 +437,163 @@ def test_a_request_being_answered_is_answered_before_the_connection_closes(secon
         await asyncio.sleep(HEAD_TIMEOUT_S + 1)
         assert (transport.written, transport.is_closing()) == (b"", False)
         answer.set()
-        await settled()
-        ((status, headers, body),) = responses(transport.written)
-        assert (status, headers["connection"], body) == (201, "close", b"hello")
+        await asyncio.sleep(HEAD_TIMEOUT_S + 1)
+        (status, _, body), (then, headers, _) = responses(transport.written)
+        assert (status, body, then, headers["connection"]) == (201, b"hello", refused, "close")
         assert transport.is_closing()
         assert application.requests == [("POST /x", b"hello")]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", [GET, POST, CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"], ids=["GET", "POST", "chunked"])
+@pytest.mark.parametrize("packet", [1_000_000, 1000, 7], ids=["one packet", "packets", "small packets"])
+def test_pipelined_requests_are_parsed_one_after_the_other(kind: bytes, packet: int) -> None:
+    """The first waits for the bank: of those behind it no more are parsed than one piece of a body may hold."""
+
+    async def scenario() -> None:
+        answer = asyncio.Event()
+        application = Application(lambda _path: answer.wait())
+        protocol, transport = connected(application)
+        behind = 3000 if packet > 100 else 100
+        data = kind + GET * (behind - 1)
+        for start in range(0, len(data), packet):
+            protocol.data_received(data[start : start + packet])
+            await asyncio.sleep(0)
+        await settled()
+        protocol.data_received(GET)
+        assert len(application.requests) == 1
+        assert len(protocol.pipeline) < 50
+        assert not transport.reads
+        assert len(protocol._later) > 0
+        answer.set()
+        while len(application.requests) <= behind:
+            await settled()
+        await settled()
+        assert [status for status, _, _ in responses(transport.written)] == [201] * (1 + behind)
+        assert transport.reads
+        assert not transport.is_closing()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        pytest.param(b"0\r\n", b"X: y\r\n", id="trailers"),
+        pytest.param(b"0\r\nX: ", b"x", id="one trailer"),
+        pytest.param(b"0\r\n", b"x", id="the name of a trailer"),
+        pytest.param(b"5;a=", b"x", id="a chunk extension"),
+        pytest.param(b"", b"0", id="the size of a chunk"),
+        pytest.param(b"", b"1;a=bc\r\nx\r\n", id="the extensions of small chunks"),
+    ],
+)
+@pytest.mark.parametrize("packet", [200_000, 1500], ids=["one packet", "packets"])
+@pytest.mark.parametrize("answered", [False, True], ids=["read", "answered early"])
+def test_the_framing_of_a_body_is_limited_like_a_head(
+    begin: bytes, more: bytes, packet: int, *, answered: bool
+) -> None:
+    """Whether it comes in one packet or many, and whether or not the body is read; the request is not served."""
+
+    async def scenario() -> None:
+        application = Application(reads_body=not answered)
+        protocol, transport = connected(application)
+        protocol.data_received(CHUNKED)
+        await settled()
+        data = begin + more * (200_000 // len(more))
+        fed = 0
+        while fed < len(data) and not transport.is_closing():
+            protocol.data_received(data[fed : fed + packet])
+            fed += packet
+        await settled()
+        assert transport.is_closing()
+        assert protocol._framing_bytes <= MAX_HEAD_BYTES + 1024
+        if answered:  # a second response would be taken for that to another request
+            assert [status for status, _, _ in responses(transport.written)] == [201]
+        else:
+            status, code = problem(transport)
+            assert (status, code) in {(431, "headers_too_large"), (400, "malformed_request")}
+            assert application.requests == []
+
+    run(scenario)
+
+
+def test_a_body_may_come_in_small_chunks() -> None:
+    """The chunk sizes of 4,000 chunks of one byte are within the limit."""
+
+    async def scenario() -> None:
+        application = Application()
+        protocol, _ = connected(application)
+        protocol.data_received(CHUNKED + b"1\r\nx\r\n" * 4000 + b"0\r\n\r\n")
+        await settled()
+        assert application.requests == [("POST /x", b"x" * 4000)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["one packet", "byte by byte"])
+def test_trailers_are_not_headers(*, split: bool) -> None:
+    """Neither for the request, which has read its headers by then, nor for the next one on the connection."""
+
+    async def scenario() -> None:
+        application = Application()
+        protocol, transport = connected(application)
+        trailers = b"Idempotency-Key: k\r\nAuthorization: Bearer k\r\nHost: y\r\nExpect: 100-continue\r\n"
+        data = CHUNKED + b"5\r\nhello\r\n0\r\n" + trailers + b"\r\n" + POST
+        for packet in [data[at : at + 1] for at in range(len(data))] if split else [data]:
+            protocol.data_received(packet)
+        await settled()
+        assert application.requests == [("POST /x", b"hello")] * 2
+        assert application.headers == [
+            [(b"host", b"x"), (b"transfer-encoding", b"chunked")],
+            [(b"host", b"x"), (b"content-length", b"5")],
+        ]
+        assert [status for status, _, _ in responses(transport.written)] == [201, 201]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"Transfer-Encoding: chunked", b"Connection: upgrade\r\nUpgrade: h2c", b"Upgrade: x"]
+)
+def test_a_trailer_does_not_change_where_the_next_request_begins(trailer: bytes) -> None:
+    """What follows is read as the requests that it is, or the connection ends."""
+
+    async def scenario() -> None:
+        application = Application()
+        protocol, _ = connected(application)
+        protocol.data_received(CHUNKED + b"5\r\nhello\r\n0\r\n" + trailer + b"\r\n\r\n" + POST + GET)
+        await settled()
+        requests = [("POST /x", b"hello"), ("POST /x", b"hello"), ("GET /x", b"")]
+        assert application.requests == requests[: len(application.requests)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /x HTTP/1.1\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /x HTTP/1.1\r\nHost: x\r\nX: y\r\nhOST: y\r\n\r\n", 400),
+        (b"GET /x HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (b"GET /x HTTP/1.0\r\n\r\n", 201),
+        (b"GET /x HTTP/1.0\r\nHost: x\r\n\r\n", 201),
+        (b"GET /x HTTP/1.1\r\nHost:\r\n\r\n", 201),
+    ],
+)
+def test_a_request_has_one_host(head: bytes, status: int) -> None:
+    """RFC 9112, 3.2. Only a request of HTTP/1.0, like HAProxy's health check, may have none."""
+
+    async def scenario() -> None:
+        application = Application()
+        protocol, transport = connected(application)
+        protocol.data_received(head)
+        await settled()
+        ((answered, _, _),) = responses(transport.written)
+        assert answered == status
+        assert len(application.requests) == (status == 201)
+        assert transport.is_closing() or b"1.1" in head
 
     run(scenario)
 
@@ -483,6 +638,22 @@ def test_a_body_that_is_malformed_is_answered_at_once() -> None:
         await settled()
         assert problem(transport) == (400, "malformed_request")
         assert application.requests == []
+
+    run(scenario)
+
+
+def test_trailers_that_nobody_reads_have_the_time_of_the_body() -> None:
+    """Bytes that come slowly do not prolong it."""
+
+    async def scenario() -> None:
+        protocol, transport = connected(Application(reads_body=False))
+        protocol.data_received(CHUNKED + b"0\r\nX: ")
+        while not transport.is_closing():
+            await asyncio.sleep(1)
+            protocol.data_received(b"x")
+        assert transport.closed_at_s is not None
+        assert transport.closed_at_s <= BODY_TIMEOUT_S
+        assert [status for status, _, _ in responses(transport.written)] == [201]
 
     run(scenario)
 
@@ -557,7 +728,7 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
     [
         pytest.param(b"GARBAGE\r\n\r\n", 0.0, id="refused"),
         pytest.param(b"", HEAD_TIMEOUT_S, id="idle"),
-        pytest.param(GET.replace(b"Host: x", b"Connection: close"), 0.0, id="last request"),
+        pytest.param(GET.replace(b"Host: x", b"Host: x\r\nConnection: close"), 0.0, id="last request"),
         pytest.param(GET, KEEP_ALIVE_S, id="kept alive"),
     ],
 )
