@@ -125,6 +125,17 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
         ),
         pytest.param(post(b"\xff\xfe{}", JSON), 400, "malformed_json", id="invalid UTF-8"),
         pytest.param(post(PAYMENT.decode().encode("utf-16"), JSON), 400, "malformed_json", id="UTF-16"),
+        *[
+            pytest.param(post(opened * depth + b"1" + closed * depth, JSON), 400, code, id=f"{name}{depth} deep")
+            for name, opened, closed in (("arrays ", b"[", b"]"), ("objects ", b'{"a":', b"}"))
+            for depth, code in (
+                (200, "validation_failed"),
+                (300, "malformed_json"),
+                (500, "malformed_json"),
+                (900, "malformed_json"),
+                (2500, "malformed_json"),
+            )
+        ],
         pytest.param(post(b"[" * 16_000, JSON), 400, "malformed_json", id="deep nesting"),
         pytest.param(post(b'{"amount": ' + b"1" * 5_000 + b"}", JSON), 400, "malformed_json", id="5,000 digits"),
         *[
