@@ -326,10 +326,15 @@ class Config:
         "0",
         "how long to continue serving after SIGTERM while /health/ready is 503, so that load balancers notice",
     )
+    metrics_host: str = _setting(
+        Kind(_host, "an address or a host name"),
+        "127.0.0.1",
+        "address that /metrics is served on; it needs no key and has no TLS, so it belongs in a private network",
+    )
     metrics_port: int | None = _setting(
         integer(0, 65535),
         "",
-        "port of /metrics, at HOST and without a key; 0 takes a free one; unset, no metrics are served",
+        "port of /metrics, at METRICS_HOST; 0 takes a free one; unset, no metrics are served",
     )
     log_level: str = _setting(one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level that is logged")
     log_format: str = _setting(

@@ -226,11 +226,13 @@ def _metrics(config: Config) -> Iterator[tuple[str | None, dict[str, str]]]:
     with tempfile.TemporaryDirectory(prefix="payment-gateway-metrics-") as folder:
         shared = folder if config.workers > 1 else None
         try:
-            port = metrics.serve(config.host, config.metrics_port, shared)
+            port = metrics.serve(config.metrics_host, config.metrics_port, shared).server_port
         except OSError as error:
             reason = uvicorn_server.reason(error)
-            sys.exit(f"can't listen on HOST {config.host}, METRICS_PORT {config.metrics_port}: {reason}")
-        yield banner.url(config.host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
+            sys.exit(
+                f"can't listen on METRICS_HOST {config.metrics_host}, METRICS_PORT {config.metrics_port}: {reason}"
+            )
+        yield banner.url(config.metrics_host, port, "/metrics"), {metrics.FOLDER_VARIABLE: folder} if shared else {}
 
 
 async def _listening(

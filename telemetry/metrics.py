@@ -1,20 +1,30 @@
 """The metrics for Prometheus, and the server of /metrics.
 
+The server of prometheus_client starts a thread for each connection, without limits of number and time. Ours has both.
+
 With several workers each one writes its values into files in a common folder ("multiprocess mode" of
 prometheus_client). The process that started the workers adds them up and serves the sum.
 """
 
 import contextlib
 import os
+import socket
+import threading
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import REGISTRY, Collector
 
 # prometheus_client reads this variable when it is imported; if it is set, there are several processes.
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+# Connections to the server of /metrics at once, and seconds that each may take. Prometheus needs one, for milliseconds.
+MAX_CONNECTIONS: Final = 8
+CONNECTION_S: Final = 10.0
 
 # Seconds. A bank takes from tens of milliseconds to BANK_TIMEOUT_S, which is 10 by default.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 30.0)
@@ -106,8 +116,49 @@ class _Workers(Collector):
         return self._sum.collect()
 
 
-def serve(host: str, port: int, workers_folder: str | None = None) -> int:
-    """Serve /metrics in a thread, and return the port. Raises `OSError`.
+class _Handler(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Log nothing."""
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """Serves each connection in a thread, at most MAX_CONNECTIONS at once, and ends it after CONNECTION_S."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        self._free = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__((host, port), _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        end = threading.Timer(CONNECTION_S, _cut_off, [request])
+        end.daemon = True
+        end.start()
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            end.cancel()
+            self._free.release()
+
+    def handle_error(self, *_: Any) -> None:
+        """Print nothing: a client that is gone is no error."""
+
+
+def _cut_off(connection: socket.socket) -> None:
+    """End a connection, and with it the thread that waits for it."""
+    with contextlib.suppress(OSError):  # it has ended
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def serve(host: str, port: int, workers_folder: str | None = None) -> WSGIServer:
+    """Serve /metrics in a thread, and return the server. Raises `OSError`.
 
     workers_folder: the folder that several workers write their metrics to, None with one worker
     """
@@ -115,5 +166,7 @@ def serve(host: str, port: int, workers_folder: str | None = None) -> int:
     if workers_folder is not None:
         registry = CollectorRegistry()
         registry.register(_Workers(workers_folder))
-    server, _ = start_http_server(port, host, registry)
-    return server.server_port
+    server = _Server(host, port)
+    server.set_app(make_wsgi_app(registry))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server

@@ -76,6 +76,11 @@ def test_requests_and_payments_are_counted_by_their_outcome() -> None:
         wait_until(lambda: count("resolved_total", outcome="AUTHORIZED") == 1, 20)
         assert count("payments_total") == 6, "a payment that was PENDING is counted once, as PENDING"
 
+        found = re.search(r"Metrics http://127.0.0.1:(\d+)/metrics", gateway.banner)
+        assert found is not None
+        # Where all addresses are taken, no other one of the machine is free.
+        socket.create_server(("127.0.0.2", int(found[1]))).close()
+
         text = scrape(gateway)
         assert not any(secret in text for secret in (support.AUTHORIZED_CARD, KEY, digest, digest[:12]))
         labels = [sample.labels for sample in samples(gateway) if sample.name.startswith("payment_gateway_")]
@@ -188,5 +193,5 @@ def test_a_busy_metrics_port_is_reported_in_one_line() -> None:
         settings = {"PORT": "0", "METRICS_PORT": str(port)}
         command = [sys.executable, "run.py"]
         run = subprocess.run(command, env=settings, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
-    message = f"can't listen on HOST 127.0.0.1, METRICS_PORT {port}: Address already in use\n"
+    message = f"can't listen on METRICS_HOST 127.0.0.1, METRICS_PORT {port}: Address already in use\n"
     assert (run.returncode, run.stdout, run.stderr) == (1, "", message)

@@ -52,6 +52,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         tls_key=None,
         workers=1,
         drain_s=0,
+        metrics_host="127.0.0.1",
         metrics_port=None,
         log_level="INFO",
         log_format="auto",

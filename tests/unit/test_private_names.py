@@ -20,7 +20,7 @@ from server import uvicorn_server
 from server.middleware.cors import Cors
 from server.middleware.routing import Routing
 from server.protocol import Protocol
-from telemetry import logs
+from telemetry import logs, metrics
 from tests.support import DROPPED_BEFORE, ROOT, valid_payment
 
 PAGE = (ROOT / "docs/decisions/private-names.md").read_text()
@@ -38,6 +38,8 @@ SUBCLASSES: Final = (
     deadline._HTTPConnection,
     breaker._Log,
     simulator._Protocol,
+    metrics._Server,
+    metrics._Handler,
 )
 
 
