@@ -99,6 +99,17 @@ def seconds(low: float, high: float) -> Kind:
     return number(low, high, "seconds")
 
 
+def switch() -> Kind:
+    """Accept 0 or 1."""
+
+    def parse(given: str) -> bool:
+        if given not in {"0", "1"}:
+            raise ValueError(f"is {given!r}")
+        return given == "1"
+
+    return Kind(parse, "0 or 1")
+
+
 def one_of(*words: str) -> Kind:
     """Accept one of these words, in upper or lower case."""
 
@@ -313,13 +324,19 @@ class Config:
     host: str = _setting(
         Kind(_host, "an address or a host name"),
         "127.0.0.1",
-        "address to listen on; an address other than loopback requires API keys",
+        "address to listen on; an address other than loopback requires API keys, and TLS or ALLOW_PLAINTEXT",
     )
     port: int = _setting(integer(0, 65535), "8000", "port to listen on; 0 takes a free one")
     tls_cert: str | None = _setting(
         text("a file in PEM"), "", "certificate and its chain, to serve https; unset, the gateway serves http"
     )
     tls_key: str | None = _setting(text("a file in PEM, without a password"), "", "key of TLS_CERT")
+    allow_plaintext: bool = _setting(
+        switch(),
+        "0",
+        "1 starts the gateway although cards cross a network without TLS of its own: HOST is not loopback and TLS_CERT "
+        "is unset, or BANK_URL is http and not on this machine; for a proxy in front, or a private network",
+    )
     workers: int = _setting(integer(1, 64), "1", "number of processes that serve; more than one requires a database")
     drain_s: float = _setting(
         seconds(0, 300),

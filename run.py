@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import Final
+from urllib.parse import urlsplit
 
 # Connexion imports Starlette's test client, which warns at every start about the httpx that it finds.
 warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
@@ -152,6 +153,7 @@ def _end_with_parent() -> None:
 
 def _serve(config: Config, overrides: dict[str, str]) -> None:
     _check_bank(config)
+    _check_plaintext(config)
     uvicorn_server.forbid_core_dumps()
     logs.configure(config.log_level, config.log_format)
     uvicorn_server.raise_file_limit()
@@ -192,6 +194,26 @@ def _check_bank(config: Config) -> None:
         )
     if config.bank_url != SIMULATOR and (config.bank_url or "").startswith(SIMULATOR):
         raise configuration.wrong("BANK_URL", f"has more than {SIMULATOR}")
+
+
+def _check_plaintext(config: Config) -> None:
+    """Raise `ConfigError` if cards would cross a network without TLS, and ALLOW_PLAINTEXT does not choose that."""
+    if config.allow_plaintext:
+        return
+    errors = []
+    if config.tls_cert is None and not uvicorn_server.is_loopback(config.host):
+        errors.append(
+            f"HOST {config.host} can be reached from other machines, and there is no TLS: set TLS_CERT and TLS_KEY, or "
+            "ALLOW_PLAINTEXT=1 if a proxy in front of the gateway or a private network protects the cards"
+        )
+    bank_url = urlsplit(config.bank_url or "")
+    if bank_url.scheme == "http" and not uvicorn_server.is_loopback(bank_url.hostname or "", unresolved=False):
+        errors.append(
+            "BANK_URL is http, and the bank is not on this machine: set it to the bank's https URL, or "
+            "ALLOW_PLAINTEXT=1 if a private network protects the cards"
+        )
+    if errors:
+        raise ConfigError("\n".join(errors))
 
 
 def _check_callers(config: Config, merchants: Merchants) -> None:

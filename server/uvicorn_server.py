@@ -146,12 +146,15 @@ def reason(error: OSError) -> str:
     return str(error.strerror).partition(" (")[0]
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can connect to this address or host name."""
+def is_loopback(host: str, *, unresolved: bool = True) -> bool:
+    """Return whether this address or host name is on this machine only.
+
+    unresolved: what a name is that does not resolve; nobody can connect to such a HOST, which `listen` reports
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return True  # nobody can connect; `listen` reports it
+        return unresolved
     return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 

@@ -73,11 +73,12 @@ def test_without_keys_any_caller_is_accepted(gateway: Gateway) -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104  # the subject of this test
 def test_listening_on_other_addresses_than_loopback_requires_keys(host: str) -> None:
     """Without a key the gateway does not start, and says what to do; with one it starts and requires it."""
-    refused = command("--host", host, "--port", "0", BANK_URL="simulator:")
+    settings = {"BANK_URL": "simulator:", "ALLOW_PLAINTEXT": "1"}
+    refused = command("--host", host, "--port", "0", **settings)
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"HOST {host} can be reached from other machines, and there are no API keys: ")
     assert refused.stdout == ""
-    with Gateway("--host", host, API_KEYS=API_KEYS) as gateway:
+    with Gateway("--host", host, API_KEYS=API_KEYS, ALLOW_PLAINTEXT="1") as gateway:
         assert requires_key(gateway)
         assert pay(gateway).status_code == 401
         assert pay(gateway, bearer(KEY)).status_code == 201

@@ -41,6 +41,25 @@ def test_without_bank_url_only_a_trial_starts(settings: dict[str, str], reason: 
     assert not list(tmp_path.iterdir()), "nothing was made"
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"HOST": "0.0.0.0", "BANK_URL": "simulator:"}, "HOST 0.0.0.0 can be reached"),  # noqa: S104
+        ({"BANK_URL": "http://192.0.2.1:8080"}, "BANK_URL is http"),
+        ({"BANK_URL": "HTTP://name.invalid"}, "BANK_URL is http"),
+    ],
+)
+def test_plaintext_beyond_this_machine_is_chosen(settings: dict[str, str], reason: str, tmp_path: Path) -> None:
+    """Cards would cross a network without TLS, so the start stops with one line that names ALLOW_PLAINTEXT."""
+    settings = settings | {"API_KEYS": API_KEYS}
+    stopped = run(tmp_path, **settings)
+    assert (stopped.returncode, stopped.stdout, stopped.stderr.count("\n")) == (1, "", 1)
+    assert stopped.stderr.startswith(reason)
+    assert "ALLOW_PLAINTEXT=1" in stopped.stderr
+    with Gateway(cwd=tmp_path, settings=settings, ALLOW_PLAINTEXT="1") as gateway:
+        assert gateway.session.get(f"{gateway.root}/health/live", timeout=10).status_code == 200
+
+
 def test_a_simulator_that_the_gateway_does_not_start_is_a_bank_like_any_other(tmp_path: Path) -> None:
     """BANK_URL can't call an address a simulator."""
     stopped = run(tmp_path, BANK_URL="simulator://127.0.0.1:8080/id")

@@ -57,6 +57,13 @@ def test_with_a_certificate_the_gateway_serves_https_only(
         assert gateway.pay().status_code == 201
 
 
+def test_with_a_certificate_other_addresses_need_no_plaintext(https: dict[str, str], ca: str) -> None:
+    """HOST may be any address: the gateway has TLS, and its bank is on this machine."""
+    key = f"acme:{'a' * 64}"
+    with Gateway(verify=ca, settings=https, HOST="0.0.0.0", API_KEYS=key) as gateway:  # noqa: S104
+        assert gateway.pay().status_code == 401
+
+
 def test_plain_http_has_no_strict_transport_security(gateway: Gateway) -> None:
     """A proxy that serves HTTPS adds the header itself."""
     assert "Strict-Transport-Security" not in gateway.pay().headers

@@ -50,6 +50,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         port=8000,
         tls_cert=None,
         tls_key=None,
+        allow_plaintext=False,
         workers=1,
         drain_s=0,
         metrics_host="127.0.0.1",
@@ -174,6 +175,7 @@ def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None
         ],
         *[("CORS_ORIGINS", value) for value in ("shop.example.com", "https://shop/", "https://a https://b", "null")],
         *[("DRAIN_S", value) for value in ("-1", "301", "x")],
+        *[("ALLOW_PLAINTEXT", value) for value in ("2", "true", "-1", "01")],
         *[("METRICS_PORT", value) for value in ("-1", "65536", "x")],
     ],
 )
