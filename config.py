@@ -16,6 +16,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -178,6 +179,20 @@ def _rates(given: str) -> tuple[limits.RateLimitItem, ...]:
     return rates
 
 
+def _hosts(given: str) -> frozenset[str]:
+    for host in _list(given):
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", host):
+            raise ValueError(f"contains {host!r}, which is not a host without a port")
+    return frozenset(host.lower() for host in _list(given))
+
+
+def _networks(given: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(entry) for entry in _list(given))
+    except ValueError as error:
+        raise ValueError(f"contains an entry that is not an address or a network: {error}") from None
+
+
 def _origins(given: str) -> tuple[str, ...]:
     for origin in _list(given):
         if not re.fullmatch(r"\*|https?://([A-Za-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", origin):
@@ -325,6 +340,17 @@ class Config:
         Kind(_host, "an address or a host name"),
         "127.0.0.1",
         "address to listen on; an address other than loopback requires API keys, and TLS or ALLOW_PLAINTEXT",
+    )
+    allowed_hosts: frozenset[str] = _setting(
+        Kind(_hosts, "host names and addresses separated by commas, without ports"),
+        "",
+        "further hosts that a gateway without API keys answers to, besides HOST and the names and addresses of "
+        "loopback; to others it answers 421, so that no web page reaches it by DNS rebinding",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        Kind(_networks, "addresses and networks separated by commas"),
+        "",
+        "proxies whose X-Forwarded-For names the client, for the log; unset, it is ignored",
     )
     port: int = _setting(integer(0, 65535), "8000", "port to listen on; 0 takes a free one")
     tls_cert: str | None = _setting(

@@ -47,6 +47,7 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    MISDIRECTED_REQUEST = "misdirected_request"
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     CORS_REFUSED = "cors_refused"
     RATE_LIMITED = "rate_limited"
@@ -90,6 +91,11 @@ PROBLEMS: Final = {
         415,
         "Unsupported Media Type",
         "Send the body as Content-Type: application/json, in UTF-8 and without a Content-Encoding.",
+    ),
+    Code.MISDIRECTED_REQUEST: _Answer(
+        421,
+        "Misdirected Request",
+        "The gateway has no API keys and answers only to localhost, and to the hosts that its operator allows.",
     ),
     Code.IDEMPOTENCY_KEY_REUSED: _Answer(
         422,

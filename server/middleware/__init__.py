@@ -17,6 +17,8 @@ from merchants import Merchants
 from server.admission import Admission, Admit
 from server.middleware import cors
 from server.middleware.authenticate import Authenticate
+from server.middleware.forwarded import Forwarded
+from server.middleware.hosts import Hosts
 from server.middleware.observe import Observe
 from server.middleware.pacing import Pacing
 from server.middleware.rate_limit import RateLimit, RateLimiter
@@ -37,8 +39,12 @@ def ordered(
     headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
     with_cors = partial(cors.Cors, **cors.options(config.cors_origins))
     routing = partial(Routing, contract=contract, endpoints=endpoints)
+    hosts = {*config.allowed_hosts, config.host.lower(), f"[{config.host.lower()}]"}
     chosen: list[tuple[Any, bool]] = [
+        # finds the client's address for the log
+        (partial(Forwarded, proxies=config.trusted_proxies), bool(config.trusted_proxies)),
         (partial(Observe, security_headers=headers), True),  # logs, counts and marks every response
+        (partial(Hosts, merchants=merchants, allowed=hosts), merchants.is_open()),  # no page may read any answer
         (partial(ServerErrorMiddleware, handler=problems.render), True),  # answers what fails in the two below
         (with_cors, bool(config.cors_origins)),  # pages can read refusals too, and preflights need no key
         (Pacing, True),  # delays refusals, so that those who are refused don't take the CPU from others

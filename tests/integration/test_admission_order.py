@@ -50,7 +50,7 @@ def send_head(gateway: Gateway, *headers: str, query: str = "") -> tuple[int, st
     """Send the head of a payment and nothing of its body; return the status and code of the answer."""
     head = [
         f"POST /api/v1/payments{query} HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         "Content-Type: application/json",
         "Content-Length: 150",
         *headers,

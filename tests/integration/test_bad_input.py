@@ -43,7 +43,7 @@ def receive(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
 def post(body: bytes, *headers: str, path: str = "/api/v1/payments", length: bool = True) -> bytes:
     lines = [
         f"POST {path} HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         *headers,
         *([f"Content-Length: {len(body)}"] if length else []),
         "",
@@ -186,7 +186,7 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
             )
         ],
         *[
-            pytest.param(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 404, "not_found", id=f"GET {path}")
+            pytest.param(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 404, "not_found", id=f"GET {path}")
             for path in (
                 "/api/v1/payments/3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c%0A",
                 "/api/v1/payments/%00",
@@ -201,7 +201,7 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
         ],
         *[
             pytest.param(
-                f"{method} /api/v1/payments HTTP/1.1\r\nHost: x\r\n\r\n".encode(), 405, "method_not_allowed", id=method
+                f"{method} /api/v1/payments HTTP/1.0\r\n\r\n".encode(), 405, "method_not_allowed", id=method
             )
             for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
         ],
@@ -256,15 +256,25 @@ def test_each_invalid_request_gets_its_problem(gateway: Gateway, request_bytes: 
 def test_allow_lists_every_method_of_the_path(gateway: Gateway) -> None:
     """Fixed paths, templates and paths outside the contract all have a complete Allow header."""
     for path, allow in (("/api/v1/payments", "POST"), ("/api/v1/payments/x", "GET, HEAD"), ("/", "GET, HEAD")):
-        _, headers, _ = send(gateway, f"DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        _, headers, _ = send(gateway, f"DELETE {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert ", ".join(sorted(headers["allow"].split(", "))) == allow
 
 
 def test_a_redirect_is_never_made_from_the_host_header(gateway: Gateway) -> None:
     """The only redirects, from `/` and to the UI, have a path as their Location."""
     for path in ("/", "/api/v1/ui"):
-        answered, headers, _ = send(gateway, f"GET {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
+        answered, headers, _ = send(gateway, f"GET {path} HTTP/1.1\r\nHost: evil.localhost\r\n\r\n".encode())
         assert (answered, headers["location"]) == (307, "/api/v1/ui/")
+
+
+@pytest.mark.parametrize("path", ["/", "/health/live", "/api/v1/openapi.json", "/api/v1/ui/", "/api/v1/payments", "/x"])
+def test_a_gateway_without_keys_answers_to_no_other_host(gateway: Gateway, path: str) -> None:
+    """A page whose name resolves to this machine can neither pay nor read anything (DNS rebinding)."""
+    data = post(PAYMENT, JSON, path=path).replace(b"Host: localhost", b"Host: rebound.example:8000")
+    for request_bytes in (data, data.replace(b"POST ", b"GET ")):
+        status, headers, problem = send(gateway, request_bytes)
+        assert (status, problem["code"]) == (421, "misdirected_request")
+        assert problem["instance"] == headers["x-request-id"]
 
 
 def test_head_is_answered_like_get_without_the_body(gateway: Gateway) -> None:
@@ -284,7 +294,7 @@ def test_a_body_that_does_not_arrive_is_a_408(gateway: Gateway) -> None:
 
 def test_a_kept_connection_serves_many_requests(gateway: Gateway) -> None:
     """The limit on a request's head applies to each request, not to a connection."""
-    head = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 2000}\r\n\r\n".encode()
+    head = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: localhost\r\nX: {'x' * 2000}\r\n\r\n".encode()
     with gateway.connect() as connection:
         for _ in range(50):
             connection.sendall(head)
@@ -311,7 +321,7 @@ def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
         post(b'{"card_number": "4929123412341234"', JSON),
         post(b'{"card_number": "4929123412341234"}', "Content-Type: 4929123412341234"),
         b"GET /api/v1/payments/4929123412341234?card=4929123412341234 HTTP/1.1\r\nHost: 4929123412341234\r\n\r\n",
-        b"GET /4929123412341234 HTTP/1.1\r\nHost: x\r\nX-Card: 4929123412341234\r\n\r\n",
+        b"GET /4929123412341234 HTTP/1.1\r\nHost: localhost\r\nX-Card: 4929123412341234\r\n\r\n",
         b"4929123412341234 / HTTP/1.1\r\n\r\n",
     ],
 )
@@ -332,7 +342,7 @@ def test_a_payment_is_answered_although_invalid_bytes_follow_it(gateway: Gateway
 def test_a_large_head_is_refused(gateway: Gateway) -> None:
     """A long header and a long path are refused, in one packet and in several."""
     for path, value in (("/x", "x" * 40_000), ("/" + "x" * 40_000, "x")):
-        head = f"GET {path} HTTP/1.1\r\nHost: x\r\nX: {value}\r\n\r\n".encode()
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX: {value}\r\n\r\n".encode()
         assert send(gateway, head)[0] == 431
         with gateway.connect() as connection:
             for start in range(0, len(head), 10_000):
@@ -342,7 +352,7 @@ def test_a_large_head_is_refused(gateway: Gateway) -> None:
 
 def test_many_requests_in_one_packet_are_not_a_large_head(gateway: Gateway) -> None:
     """The limit applies to each request by itself."""
-    one = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\nX: {'x' * 300}\r\n\r\n".encode()
+    one = f"GET /api/v1/payments/x HTTP/1.1\r\nHost: localhost\r\nX: {'x' * 300}\r\n\r\n".encode()
     with gateway.connect() as connection:
         connection.sendall(one * 150 + one[:20])
         data = b""

@@ -67,7 +67,7 @@ class Client:
         self._connection = socket.create_connection((url.hostname or "", url.port or 0), timeout=30)
 
     def send(self, body: bytes, key: str = KEY, **headers: str) -> None:
-        lines = {"Host": "x", "Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers}
+        lines = {"Host": "localhost", "Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers}
         head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
         head = f"POST /api/v1/payments HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n"
         self._connection.sendall(head.encode())

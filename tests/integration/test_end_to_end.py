@@ -125,7 +125,7 @@ def test_a_merchant_that_disconnects_does_not_cancel_the_payment(gateway: Gatewa
     with gateway.connect() as connection:
         head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
         assert isinstance(body.body, bytes)
-        connection.sendall(f"POST {body.path_url} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + body.body)
+        connection.sendall(f"POST {body.path_url} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode() + body.body)
         time.sleep(0.5)  # the bank takes 2 s: long enough to have been asked, too short for its answer
     wait_until(lambda: len(authorized()) > before)
     assert gateway.find(authorized()[-1]).json()["status"] == "AUTHORIZED"

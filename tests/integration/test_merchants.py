@@ -115,7 +115,7 @@ def test_a_key_is_accepted_as_a_bearer_token_only() -> None:
         assert requests.get(f"{gateway.api}/nothing", timeout=10).status_code == 404
         with gateway.connect() as connection:
             header = f"Authorization: Bearer {KEY}\r\n"
-            connection.sendall(f"GET /api/v1/payments/x HTTP/1.1\r\nHost: x\r\n{header}{header}\r\n".encode())
+            connection.sendall(f"GET /api/v1/payments/x HTTP/1.1\r\nHost: localhost\r\n{header}{header}\r\n".encode())
             assert b" 401 " in connection.recv(100), "a repeated header is ambiguous"
         gateway.stop()
         assert KEY not in gateway.log

@@ -19,8 +19,8 @@ ANSWER_S = 3
 
 DRIP_S = 1
 
-BODY = "Host: x\r\nContent-Length: 10000\r\n"
-CHUNKED = "Host: x\r\nTransfer-Encoding: chunked\r\n"
+BODY = "Host: localhost\r\nContent-Length: 10000\r\n"
+CHUNKED = "Host: localhost\r\nTransfer-Encoding: chunked\r\n"
 JSON = "Content-Type: application/json\r\n"
 
 # What the clients send at once, and then every DRIP_S. Some send a body that the gateway reads, others one that it
@@ -35,15 +35,15 @@ BODIES = {
     "payment": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}{BODY}\r\n", " "),
     "chunks": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}{CHUNKED}\r\n", "1\r\n \r\n"),
     "trailers": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}{CHUNKED}\r\n0\r\nX: ", "x"),
-    "too large": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}Host: x\r\nContent-Length: 100000\r\n\r\n", " "),
+    "too large": (f"POST /api/v1/payments HTTP/1.1\r\n{JSON}Host: localhost\r\nContent-Length: 100000\r\n\r\n", " "),
     "wrong type": (f"POST /api/v1/payments HTTP/1.1\r\n{BODY}\r\n", " "),
     "nothing there": (f"POST /nothing HTTP/1.1\r\n{BODY}\r\n", " "),
     "unasked for": (f"GET /health/live HTTP/1.1\r\n{BODY}\r\n", " "),
 }
-BLANKS = {"blank lines": ("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", "\r\n")}
+BLANKS = {"blank lines": ("GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n", "\r\n")}
 
-LARGE = "GET /api/v1/ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
-SMALL = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = "GET /api/v1/ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SMALL = "GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Client:

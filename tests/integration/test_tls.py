@@ -52,7 +52,7 @@ def test_with_a_certificate_the_gateway_serves_https_only(
         with pytest.raises(requests.exceptions.SSLError):
             requests.get(f"{gateway.root}/health/live", timeout=10)  # it trusts the usual authorities, not the tests'
         with gateway.connect() as plain, plain.makefile("rb") as answer, contextlib.suppress(ConnectionError):
-            plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            plain.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"HTTP" not in answer.read()
         assert gateway.pay().status_code == 201
 
