@@ -114,7 +114,7 @@ PROBLEMS: Final = {
     Code.OVERLOADED: _Answer(
         503,
         "Service Unavailable",
-        "Too many payments are in progress. Nothing was charged; send the same request again later.",
+        "Too many payments are in progress. This request charged nothing; send the same request again later.",
     ),
     Code.BANK_UNAVAILABLE: _Answer(
         503,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 import store
+from telemetry import causes
 
 log = logging.getLogger("gateway.retention")
 
@@ -28,7 +29,7 @@ async def run(days: int) -> None:
         try:
             erased = await store.erase_older(timedelta(days=days), BATCH, RETENTION, f"older than {days} days")
         except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
-            log.warning("payments older than %d days can't be erased now: %s", days, type(error).__name__)
+            log.warning("payments older than %d days can't be erased now: %s", days, causes.of(error))
         if erased:
             log.info("%d payments older than %d days are erased", erased, days)
         await asyncio.sleep(PAUSE_S if erased == BATCH else SEARCH_INTERVAL_S)

@@ -79,12 +79,12 @@ def test_every_operation_id_names_a_handler(path: str, method: str) -> None:
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_every_answer_that_counts_declares_the_rate_limit(path: str, method: str) -> None:
-    """All but 401, which comes before the rate limit: nobody can use up the rate of a merchant without its key."""
+    """All but those that come before the rate limit: without a key nobody can use up the rate of a merchant."""
     responses = connexion.spec.Specification.from_dict(FILE)["paths"][path][method]["responses"]
     declaring = {
         status for status in responses if {"RateLimit-Policy", "RateLimit"} <= responses[status]["headers"].keys()
     }
-    assert declaring == responses.keys() - {"401"}
+    assert declaring == responses.keys() - {"401", "421", "431"}
 
 
 @pytest.mark.parametrize(
