@@ -350,7 +350,19 @@ class Config:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         Kind(_networks, "addresses and networks separated by commas"),
         "",
-        "proxies whose X-Forwarded-For names the client, for the log; unset, it is ignored",
+        "proxies whose X-Forwarded-For names the client, for the log, and whose connections are limited in all only; "
+        "unset, the header is ignored",
+    )
+    max_connections: int | None = _setting(
+        integer(1, 1_000_000),
+        "",
+        "most open connections per process, 10,000 if unset, and never more than the limit of open files leaves; at "
+        "the limit the one that has been idle longest makes room",
+    )
+    max_connections_per_client: int = _setting(
+        integer(1, 1_000_000),
+        "256",
+        "most open connections of one client's address per process, not for loopback and TRUSTED_PROXIES",
     )
     port: int = _setting(integer(0, 65535), "8000", "port to listen on; 0 takes a free one")
     tls_cert: str | None = _setting(

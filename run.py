@@ -157,6 +157,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     uvicorn_server.forbid_core_dumps()
     logs.configure(config.log_level, config.log_format)
     uvicorn_server.raise_file_limit()
+    uvicorn_server.connection_limit(config)  # raises ConfigError before anything is opened
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as (bank_url, shown_url), _metrics(config) as (metrics_url, workers_folder):
         gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.body import BODY_TIMEOUT_S
 from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
+from server.connections import Connection, Connections
 from server.middleware.observe import note
 from server.middleware.security_headers import SecurityHeaders
 from telemetry.request_context import RequestContext
@@ -39,7 +40,7 @@ LINGER_S: Final = 5.0
 _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(HttpToolsProtocol, Connection):
     """uvicorn's HTTP/1.1 protocol with limits.
 
     The requests of a connection are read one after the other: what follows a request is parsed after its answer.
@@ -48,6 +49,9 @@ class Protocol(HttpToolsProtocol):
 
     Offers to upgrade are ignored, as RFC 9110 (7.8) allows. Java's HttpClient and `curl --http2` make one with every
     request, and httptools would then read the request's body as the new protocol.
+
+    connections: those of the process; None without limits
+    opening: the task that makes the connection, while there is one
     """
 
     _in_body = False
@@ -56,16 +60,33 @@ class Protocol(HttpToolsProtocol):
     _later = b""  # received, and not parsed yet
     _refusal: Code | None = None  # of a request behind others that are not answered yet
 
+    def __init__(self, *arguments: Any, connections: Connections | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.counted_by = connections
+        self.opening: asyncio.Task[Any] | None = None
+        self._makes_room = False
+
+    def make_room(self) -> None:
+        """Close the connection now. It is idle, so nothing is lost."""
+        self._makes_room = True
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.opening is not None:
+            self.opening.cancel()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._head = _Timeout(self.loop, HEAD_TIMEOUT_S, self._head_timed_out)
         self._unread = _Timeout(self.loop, BODY_TIMEOUT_S, self._close)  # the rest of a body that nobody reads
         self._reader = _Timeout(self.loop, READ_TIMEOUT_S, transport.abort)
         self._head.start()
+        if self._makes_room:  # since it was accepted
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timeout in (self._head, self._unread, self._reader):
             timeout.cancel()
+        self.leave()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -76,6 +97,7 @@ class Protocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._reader.stop()
         super().resume_writing()
+        self._note_idle()
 
     def data_received(self, data: bytes) -> None:
         if self._later:
@@ -134,6 +156,8 @@ class Protocol(HttpToolsProtocol):
         self._head_bytes = self._framing_bytes = 0
         self._head.stop()
         super().on_headers_complete()
+        if self.counted_by is not None:
+            self.counted_by.busy(self)
         self.headers = []  # for the trailers, which must not come into the scope
 
     def on_body(self, body: bytes) -> None:
@@ -156,8 +180,15 @@ class Protocol(HttpToolsProtocol):
             self._send_refusal(self._refusal)
         elif self._in_body and self.cycle.response_complete:  # answered before its body was complete
             self._unread.start()
+        self._note_idle()
         later, self._later = self._later, b""
         self._parse(later)
+
+    def _note_idle(self) -> None:
+        """Tell `Connections` once every response is complete, and the client has read it."""
+        is_complete = self.cycle is not None and self.cycle.response_complete and not self.pipeline
+        if self.counted_by is not None and is_complete and not self.flow.write_paused:
+            self.counted_by.idle(self)
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()

@@ -11,14 +11,17 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
 import uvloop
 from uvicorn.supervisors import Multiprocess
 
-from config import Config
+from config import Config, ConfigError
 from handlers.body import BODY_TIMEOUT_S
+from server.connections import FILES_PER_STORE_CONNECTION, Clients, Connections, files_left
+from server.listener import Listener
 from server.protocol import Protocol
 
 log = logging.getLogger("gateway.workers")
@@ -31,24 +34,23 @@ SETTLE_S: Final = 6
 # idle connections, and the gateway never closes one while nginx sends a payment on it.
 KEEP_ALIVE_S: Final = 20
 
-# Seconds for a TLS handshake, and for the client's answer to a TLS close; asyncio's own are 60 and 30.
-TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
-TLS_SHUTDOWN_TIMEOUT_S: Final = 1.0
+# The most connections of a process where MAX_CONNECTIONS is unset: about 200 MB.
+MAX_CONNECTIONS: Final = 10_000
 
+# Connections to the store of a process.
+STORE_CONNECTIONS: Final = 8
 
 # The option of prctl(2) that says whether a process leaves a core dump.
 _PR_SET_DUMPABLE: Final = 4
 
 
 class Loop(uvloop.Loop):
-    """uvloop's event loop, whose servers bound TLS handshakes."""
+    """uvloop's event loop, whose servers accept connections by `Listener`."""
 
-    async def create_server(self, *args: Any, **options: Any) -> Any:
-        """Make a server, as asyncio does."""
-        if options.get("ssl") is not None:
-            options["ssl_handshake_timeout"] = TLS_HANDSHAKE_TIMEOUT_S
-            options["ssl_shutdown_timeout"] = TLS_SHUTDOWN_TIMEOUT_S
-        return await super().create_server(*args, **options)
+    async def create_server(self, *arguments: Any, **options: Any) -> Any:
+        """Serve the connections of a listening socket, as uvicorn asks for it."""
+        (make_protocol,) = arguments
+        return Listener(options["sock"], make_protocol, options["ssl"])
 
 
 class Server(uvicorn.Server):
@@ -108,13 +110,29 @@ def serve_workers(config: Config, factory: str, listener: socket.socket) -> None
     Workers(_options(config, factory), sockets=[listener]).run()
 
 
+def connection_limit(config: Config) -> int:
+    """Return how many connections a process may have. Raises `ConfigError` if too few files may be open.
+
+    The files of the bank's and the store's connections are kept in reserve, so that no client takes them.
+    """
+    bank = config.bank_concurrency * (2 if config.simulates_bank() else 1)  # the simulator has the other ends
+    left = files_left(bank + STORE_CONNECTIONS * FILES_PER_STORE_CONNECTION)
+    if left < 1:
+        raise ConfigError(
+            f"BANK_CONCURRENCY is {config.bank_concurrency}, and the limit of open files is too low for it"
+        )
+    return min(left, config.max_connections or MAX_CONNECTIONS)
+
+
 def _options(config: Config, app: Any) -> uvicorn.Config:
+    limit = connection_limit(config)
+    connections = Connections(limit, config.max_connections_per_client, Clients(config.trusted_proxies))
     return uvicorn.Config(
         app,
         factory=isinstance(app, str),
         workers=config.workers,
         loop="server.uvicorn_server:Loop",
-        http=Protocol,
+        http=partial(Protocol, connections=connections),  # type: ignore[arg-type]  # called like the class
         ws="none",
         lifespan="on",
         log_config=None,

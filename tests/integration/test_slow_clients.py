@@ -7,11 +7,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
+import trustme
 
-from tests.support import Gateway
+from tests.support import ROOT, Gateway
 
 # Seconds that a connection may be held, and that a response to another client may take meanwhile.
 CUT_OFF_S = 30
@@ -138,3 +140,27 @@ def test_500_slow_clients_are_cut_off_and_delay_no_other_client() -> None:
         assert max(took_s) < ANSWER_S
         gateway.stop()
         assert "Traceback" not in gateway.log
+
+
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize("https", [False, True], ids=["http", "https"])
+def test_1000_idle_connections_leave_files_for_payments(authority: trustme.CA, tmp_path: Path, *, https: bool) -> None:
+    """With a limit of 1024 open files, each payment is made on a new connection. TLS handshakes may be idle, too."""
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = {"TLS_CERT": str(tmp_path / "cert.pem"), "TLS_KEY": str(tmp_path / "key.pem")} if https else {}
+    script = ROOT / "tests/integration/few_files.py"
+    with (
+        Gateway(script=script, settings=tls, verify=str(tmp_path / "ca.pem")) as gateway,
+        contextlib.ExitStack() as idle,
+    ):
+        for _ in range(1000):
+            idle.enter_context(gateway.connect())
+        for _ in range(20):
+            gateway.session.close()
+            assert gateway.pay().status_code == 201
+        assert gateway.session.get(f"{gateway.root}/health/ready", timeout=10).status_code == 200
+        files = len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
+        assert files < 1024 - 128, "files are left for the bank"
