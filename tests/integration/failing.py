@@ -10,6 +10,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from connexion.middleware.server_error import ServerErrorMiddleware
+
 import run
 import store
 from handlers import payments as operations
@@ -70,9 +72,11 @@ def _failing_to_send(ordered: Callable[..., list[Any]]) -> Callable[..., list[An
     """Add the failing middleware around the errors and around the operations."""
 
     def with_failing(*args: Any, **options: Any) -> list[Any]:
-        observing, server_error, *others = ordered(*args, **options)
-        others.insert(others.index(Operations), lambda app: _FailingToSend(app, "send-inner"))
-        return [observing, server_error, lambda app: _FailingToSend(app, "send-outer"), *others]
+        chain = ordered(*args, **options)
+        chain.insert(chain.index(Operations), lambda app: _FailingToSend(app, "send-inner"))
+        errors = next(place for place, made in enumerate(chain) if getattr(made, "func", None) is ServerErrorMiddleware)
+        chain.insert(errors + 1, lambda app: _FailingToSend(app, "send-outer"))
+        return chain
 
     return with_failing
 

@@ -189,6 +189,7 @@ def test_nothing_refers_to_a_card_when_the_bank_can_not_be_reached_or_the_client
             client.send(json.dumps(valid_payment(card_number=new_card())).encode())
             assert client.status() == 503
             assert_nothing_refers_to_a_card()
+        with Client(api) as client:
             client.send(json.dumps(valid_payment(card_number=new_card())).encode())
         wait_until(lambda: caplog.text.count("the bank did not process it") == 2)  # the second request has begun, too
         assert_nothing_refers_to_a_card()
