@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import pybreaker
@@ -47,7 +48,7 @@ class Breakers:
 
     def __init__(self, failures: int, open_s: float) -> None:
         self._failures, self._open_s = failures, open_s
-        self._connections = Circuit("the bank", failures, open_s, found_no_connection)
+        self._connections = Circuit("the bank", failures, open_s, found_no_connection, self._show)
         self._of_merchants: dict[str, Circuit] = {}
         self._not_closed: set[str] = set()  # merchants
         self._called_at: dict[str, float] = {}  # merchants in the order of their last calls
@@ -68,28 +69,29 @@ class Breakers:
         was_closed = own.state == CLOSED
         try:
             with self._connections.calling(), own.calling():
-                self._note(merchant)
                 yield
         finally:
-            self._note(merchant)
-            if was_closed and own.state == OPEN:
-                self._open_all_if_it_is_the_bank()
+            if self._not_closed:
+                self._show()  # who is active may have changed
+                if was_closed and own.state == OPEN:
+                    self._open_all_if_it_is_the_bank()
 
     def _of(self, merchant: str) -> "Circuit":
         known = self._of_merchants.get(merchant)
         if known is None:
-            known = Circuit(f"merchant {merchant}", self._failures, self._open_s, failed)
-            if self._merchants_state() != CLOSED:
-                known.open()
+            begins_open = self._merchants_state() != CLOSED
+            changed = partial(self._note, merchant)
+            known = Circuit(f"merchant {merchant}", self._failures, self._open_s, failed, changed)
             self._of_merchants[merchant] = known
+            if begins_open:
+                known.open()
         return known
 
     def _open_all_if_it_is_the_bank(self) -> None:
         active = [circuit.state for circuit in self._active()]
         if len(active) == 1 or active.count(CLOSED) <= len(active) - 2:
-            for merchant, circuit in self._of_merchants.items():
+            for circuit in self._of_merchants.values():
                 circuit.open()
-                self._note(merchant)
 
     def _active(self) -> Iterator["Circuit"]:
         """Yield the circuits of active merchants, and that of the last one who was."""
@@ -125,36 +127,42 @@ class Circuit:
     name: whose it is
     failures, open_s: as in `Breakers`
     is_failure: whether an error of a call counts; any other outcome starts the count again
+    changed: called after the state has changed
+    state: CLOSED, HALF_OPEN or OPEN
     """
 
-    def __init__(self, name: str, failures: int, open_s: float, is_failure: Callable[[BaseException], bool]) -> None:
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        failures: int,
+        open_s: float,
+        is_failure: Callable[[BaseException], bool],
+        changed: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.state = CLOSED
+        self._name, self._changed = name, changed
         self._open_for = timedelta(seconds=open_s)
         self._storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)
         self._breaker = pybreaker.CircuitBreaker(
             fail_max=failures,
             reset_timeout=open_s,
             exclude=[lambda error: not is_failure(error)],
-            listeners=[_Log(name)],
+            listeners=[_Listener(self._note)],
             state_storage=self._storage,
             throw_new_error_on_trip=False,
         )
-
-    @property
-    def state(self) -> int:
-        """CLOSED, HALF_OPEN or OPEN."""
-        return _STATES[self._breaker.current_state]
 
     def check(self) -> None:
         """Raise `NotReached` if the circuit refuses a call now.
 
         pybreaker itself would let any number of calls through while the circuit is half-open.
         """
-        state, opened_at = self.state, self._storage.opened_at
-        if state == HALF_OPEN:
+        if self.state == HALF_OPEN:
             raise NotReached(f"the circuit of {self._name} is half-open, and another call tests it", sent=False)
-        if state == OPEN and opened_at is not None and datetime.now(UTC) < opened_at + self._open_for:
-            raise NotReached(f"the circuit of {self._name} is open", sent=False)
+        if self.state == OPEN:
+            opened_at = self._storage.opened_at
+            if opened_at is not None and datetime.now(UTC) < opened_at + self._open_for:
+                raise NotReached(f"the circuit of {self._name} is open", sent=False)
 
     def calling(self) -> AbstractContextManager[None]:
         """Return a context manager for a call that `check` allows; its outcome counts."""
@@ -166,14 +174,19 @@ class Circuit:
         if self.state == CLOSED:
             self._breaker.open()
 
+    def _note(self, old: str, new: str) -> None:
+        self.state = _STATES[new]
+        log.warning("the circuit of %s is %s, was %s", self._name, new, old)
+        self._changed()
 
-class _Log(pybreaker.CircuitBreakerListener):
-    def __init__(self, name: str) -> None:
-        self._name = name
+
+class _Listener(pybreaker.CircuitBreakerListener):
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        self._note = note
 
     def state_change(self, _breaker: Any, old: Any, new: Any) -> None:
         if old is not None and old.name != new.name:  # calls in progress that fail later open it again
-            log.warning("the circuit of %s is %s, was %s", self._name, new.name, old.name)
+            self._note(old.name, new.name)
 
 
 def found_no_connection(error: BaseException) -> bool:

@@ -36,7 +36,7 @@ SUBCLASSES: Final = (
     client._Adapter,
     client._Retry,
     deadline._HTTPConnection,
-    breaker._Log,
+    breaker._Listener,
     simulator._Protocol,
     metrics._Server,
     metrics._Handler,
