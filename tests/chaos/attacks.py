@@ -8,12 +8,15 @@ alone and then while the attack runs over many, in a process of its own:
     silent       another merchant pays with a card that the bank never answers
     unavailable  another merchant pays with a card that the bank answers with 503
     no-key       somebody sends payments without a key
+    pipelined    the same, 100 payments at a time on each connection
+    closed       the same, and each connection is closed before the answer
 
 The command prints payments per second, and ends with status 1 if less than 90 % is left.
 """
 
 import argparse
 import asyncio
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -34,7 +37,12 @@ ATTACKS: Final = {
     "silent": (SILENT, "attacker"),
     "unavailable": (UNAVAILABLE_CARD, "attacker"),
     "no-key": (SILENT, None),
+    "pipelined": (SILENT, None),
+    "closed": (SILENT, None),
 }
+
+# Requests that are sent before the first answer is read; without an entry, one.
+PIPELINED: Final = {"pipelined": 100}
 
 # The merchant's connections, and the seconds that the bank takes for a payment. Together they set the goodput alone, a
 # third of what the CPU allows, so that the figures are comparable on a busy machine.
@@ -56,8 +64,9 @@ def measure(attack: str, seconds: float, connections: int) -> tuple[float, float
             card, name = ATTACKS[attack]
             asyncio.run(pay(gateway.api, request_of("shop"), 1.0, CONNECTIONS))  # both measurements find it warm
             alone = asyncio.run(pay(gateway.api, request_of("shop"), seconds, CONNECTIONS))
+            request = request_of(name, card) * PIPELINED.get(attack, 1)
             attacking = multiprocessing.get_context("spawn").Process(
-                target=_attack, args=(gateway.api, request_of(name, card), seconds + 10, connections), daemon=True
+                target=_attack, args=(attack, gateway.api, request, seconds + 10, connections), daemon=True
             )
             attacking.start()
             try:
@@ -110,8 +119,24 @@ async def _status(reader: asyncio.StreamReader) -> int:
     return int(head.split(b" ", 2)[1])
 
 
-def _attack(api: str, request: bytes, seconds: float, connections: int) -> None:
-    asyncio.run(pay(api, request, seconds, connections))
+def _attack(attack: str, api: str, request: bytes, seconds: float, connections: int) -> None:
+    asyncio.run((_close if attack == "closed" else pay)(api, request, seconds, connections))
+
+
+async def _close(api: str, request: bytes, seconds: float, connections: int) -> int:
+    """Connect, send the request and close, again and again, over as many connections at once; return 0."""
+    until = time.monotonic() + seconds
+
+    async def over_one() -> None:
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection(urlsplit(api).hostname, urlsplit(api).port)
+                writer.write(request)
+                writer.close()
+                await writer.wait_closed()
+
+    await asyncio.gather(*(over_one() for _ in range(connections)))
+    return 0
 
 
 def main() -> int:
