@@ -12,6 +12,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.body import BODY_TIMEOUT_S
@@ -59,6 +60,7 @@ class Protocol(HttpToolsProtocol, Connection):
     _framing_bytes = 0  # of the body that is being read, without its content
     _later = b""  # received, and not parsed yet
     _refusal: Code | None = None  # of a request behind others that are not answered yet
+    _answered: Any = None  # the cycle of the request that is being answered while the next one is parsed already
 
     def __init__(self, *arguments: Any, connections: Connections | None = None, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -71,8 +73,8 @@ class Protocol(HttpToolsProtocol, Connection):
         self._makes_room = True
         if self.transport is not None:
             self.transport.abort()
-        elif self.opening is not None:
-            self.opening.cancel()
+        elif self.opening is not None and self.config.is_ssl:
+            self.opening.cancel()  # its handshake; without TLS uvloop would not close what it has opened
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -87,6 +89,10 @@ class Protocol(HttpToolsProtocol, Connection):
         for timeout in (self._head, self._unread, self._reader):
             timeout.cancel()
         self.leave()
+        if self._answered is not None and not self._answered.response_complete:
+            # uvicorn tells only the newest cycle, and the answer would be written to a closed transport.
+            self._answered.disconnected = True
+            self._answered.message_event.set()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -102,7 +108,8 @@ class Protocol(HttpToolsProtocol, Connection):
     def data_received(self, data: bytes) -> None:
         if self._later:
             self._later += data
-            self.flow.pause_reading()
+            if len(self._later) > HIGH_WATER_LIMIT:  # until then, reading tells whether the client is still there
+                self.flow.pause_reading()
         else:
             self._parse(data)
 
@@ -112,7 +119,6 @@ class Protocol(HttpToolsProtocol, Connection):
         while start < len(data) and not self.transport.is_closing():
             if self.pipeline or self._is_answering():
                 self._later = data[start:]
-                self.flow.pause_reading()
                 return
             if self._in_body:
                 stop = min(start + _PIECE_BYTES, len(data))
@@ -155,6 +161,8 @@ class Protocol(HttpToolsProtocol, Connection):
         self._in_body = True
         self._head_bytes = self._framing_bytes = 0
         self._head.stop()
+        if not self.pipeline:
+            self._answered = self.cycle
         super().on_headers_complete()
         if self.counted_by is not None:
             self.counted_by.busy(self)
@@ -171,6 +179,7 @@ class Protocol(HttpToolsProtocol, Connection):
 
     def on_response_complete(self) -> None:
         is_last = not self.pipeline
+        self._answered = None if is_last else self.pipeline[-1][0]  # which begins now
         if self.cycle.response_complete:
             self.cycle.body = bytearray()  # which the app may not have read; the connection may stay open for long
         super().on_response_complete()

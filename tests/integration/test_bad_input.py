@@ -339,6 +339,15 @@ def test_a_payment_is_answered_although_invalid_bytes_follow_it(gateway: Gateway
     assert (status, payment["status"], headers["connection"]) == (201, "AUTHORIZED", "close")
 
 
+def test_a_client_that_leaves_pipelined_payments_is_no_error(gateway: Gateway) -> None:
+    """The payment in progress is recorded, the one behind it is not made; the last test below reads the log."""
+    authorized = gateway.log.count("outcome=AUTHORIZED")
+    with gateway.connect() as connection:
+        connection.sendall(post(json.dumps(valid_payment(card_number=SLOW)).encode(), JSON) * 2)
+        time.sleep(0.5)  # the bank takes 2 s
+    wait_until(lambda: gateway.log.count("outcome=AUTHORIZED") > authorized)
+
+
 def test_a_large_head_is_refused(gateway: Gateway) -> None:
     """A long header and a long path are refused, in one packet and in several."""
     for path, value in (("/x", "x" * 40_000), ("/" + "x" * 40_000, "x")):

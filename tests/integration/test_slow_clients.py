@@ -164,3 +164,16 @@ def test_1000_idle_connections_leave_files_for_payments(authority: trustme.CA, t
         assert gateway.session.get(f"{gateway.root}/health/ready", timeout=10).status_code == 200
         files = len(list(Path(f"/proc/{gateway.process.pid}/fd").iterdir()))
         assert files < 1024 - 128, "files are left for the bank"
+
+
+def test_connections_that_made_room_do_not_delay_a_stop() -> None:
+    """20 clients connect where 6 may be connected; the gateway forgets all that it closed."""
+    with Gateway(MAX_CONNECTIONS="6") as gateway, contextlib.ExitStack() as connections:
+        for _ in range(20):
+            connections.enter_context(gateway.connect())
+        assert gateway.pay().status_code == 201
+        connections.close()
+        started = time.monotonic()
+        assert gateway.stop() == 0
+        assert time.monotonic() - started < 10
+        assert " ERROR " not in gateway.log
