@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handlers.body import BODY_TIMEOUT_S
 from handlers.problems import HEADERS, MEDIA_TYPE, PROBLEMS, Code, document
+from handlers.scope import ADDED_HEADERS
 from server.connections import Connection, Connections
 from server.middleware.observe import note
 from server.middleware.security_headers import SecurityHeaders
@@ -236,9 +237,12 @@ class Protocol(HttpToolsProtocol, Connection):
     def _send_refusal(self, code: Code) -> None:
         context = RequestContext(outcome=code)
         body = document(code, context.id)
-        date = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
+        scope: dict[str, Any] = dict(self.scope) if self._in_body else {}  # of the request whose body is wrong
+        more = b"".join(
+            b"%s: %s\r\n" % header for header in (*self.server_state.default_headers, *scope.get(ADDED_HEADERS, ()))
+        )
         head = b"content-length: %d\r\nconnection: close\r\nx-request-id: %s\r\n\r\n" % (len(body), context.id.encode())
-        self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + date + head + body)
+        self.transport.write(_start_of_answer(code, https=self.config.is_ssl) + more + head + body)
         self._close()
         note(context, {"method": None, "path": None, "client": self.client}, PROBLEMS[code].status, 0.0)
 

@@ -87,6 +87,14 @@ def test_every_answer_to_a_request_that_counted_says_what_is_left() -> None:
         assert left[: len(statuses)] == list(range(999, 999 - len(statuses), -1))
         assert left[-1] < left[len(statuses) - 1]
         assert {answer.headers["RateLimit-Policy"] for answer in answers} == {'"1000-per-hour";q=1000;w=3600'}
+        head = "POST /api/v1/payments HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with gateway.connect() as connection, connection.makefile("rb") as answer:
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n".encode())
+            assert b" 100 " in answer.readline(), "the request has been counted"
+            connection.sendall(b"no chunk\r\n")
+            refusal = answer.read()
+        assert b" 400 " in refusal
+        assert refusal.count(b"ratelimit-policy: ") == refusal.count(b"ratelimit: ") == 1
         elsewhere = requests.get(f"{gateway.api}/nothing", timeout=10)
         assert (elsewhere.status_code, "RateLimit" in elsewhere.headers) == (404, False), "it does not count"
 
