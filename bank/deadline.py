@@ -52,8 +52,8 @@ _CERTIFICATE_REFUSED: Final = frozenset(
     }
 )
 
-# The status line of an interim reply, which says nothing about the request's outcome (RFC 9110, 15.2). 101 is none,
-# because the request offers no other protocol.
+# The status line of an interim reply, which says nothing about the request's outcome (RFC 9110, 15.2). 101 is
+# not skipped, because the request offers no other protocol.
 _INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d\b")
 _END_OF_HEAD: Final = (b"\r\n", b"\n", b"")
 

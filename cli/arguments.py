@@ -11,7 +11,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that says in words which values it allows."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2. A value that is none of the choices is not repeated: it may be anything."""
+        """Exit with status 2. An invalid choice is not repeated, because it may hold anything."""
         found = re.fullmatch(r"argument (.+?): invalid choice: .* \(choose from (.+)\)", message, re.DOTALL)
         if found is not None:
             message = f"argument {found[1]}: not one of its values; allowed: {found[2].replace(chr(39), '')}"
