@@ -46,6 +46,7 @@ from storage.sql import Sql
 from storage.writing import Writing
 
 __all__ = [
+    "CONNECTIONS",
     "UNKNOWN_BANK",
     "WAIT_S",
     "ApiKey",

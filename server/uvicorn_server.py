@@ -18,6 +18,7 @@ import uvicorn
 import uvloop
 from uvicorn.supervisors import Multiprocess
 
+import store
 from config import Config, ConfigError
 from handlers.body import BODY_TIMEOUT_S
 from server.connections import FILES_PER_STORE_CONNECTION, Clients, Connections, files_left
@@ -36,9 +37,6 @@ KEEP_ALIVE_S: Final = 20
 
 # The most connections of a process where MAX_CONNECTIONS is unset: about 200 MB.
 MAX_CONNECTIONS: Final = 10_000
-
-# Connections to the store of a process.
-STORE_CONNECTIONS: Final = 8
 
 # The option of prctl(2) that says whether a process leaves a core dump.
 _PR_SET_DUMPABLE: Final = 4
@@ -116,7 +114,7 @@ def connection_limit(config: Config) -> int:
     The files of the bank's and the store's connections are kept in reserve, so that no client takes them.
     """
     bank = config.bank_concurrency * (2 if config.simulates_bank() else 1)  # the simulator has the other ends
-    left = files_left(bank + STORE_CONNECTIONS * FILES_PER_STORE_CONNECTION)
+    left = files_left(bank + store.CONNECTIONS * FILES_PER_STORE_CONNECTION)
     if left < 1:
         raise ConfigError(
             f"BANK_CONCURRENCY is {config.bank_concurrency}, and the limit of open files is too low for it"
