@@ -85,8 +85,6 @@ class Slots:
         """Give a slot back, to the next payment that waits and may have it."""
         self._free += 1
         self._held[merchant] -= 1
-        if not self._held[merchant]:
-            del self._held[merchant]
         while self._free and (next_merchant := self._waiting.begin_next(self._may_take)) is not None:
             self._free -= 1
             self._held[next_merchant] += 1

@@ -54,8 +54,6 @@ class Admission:
         """Count one payment less."""
         self._free += 1
         self._in_progress[merchant] -= 1
-        if not self._in_progress[merchant]:
-            del self._in_progress[merchant]
 
     def _of_one(self) -> int:
         return self._most_of(self._slots) + self._most_of(self._queue)

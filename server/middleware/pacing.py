@@ -54,5 +54,3 @@ class Pacing:
             await asyncio.sleep(wait_s)
         finally:
             self._waiting[merchant] -= 1
-            if not self._waiting[merchant]:
-                del self._waiting[merchant]
