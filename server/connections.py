@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
+from server import addresses
+
 # Open files besides connections, the bank's and the store's: listeners, logs, /metrics, Redis, resolver, health checks.
 SPARE_FILES: Final = 128
 
@@ -47,9 +49,8 @@ class Clients:
 
     def of(self, host: str) -> str | None:
         """Return the client at this address; None if its connections are not limited, as those of loopback."""
-        address = ipaddress.ip_address(host.partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
-        if address.is_loopback or any(address in network for network in self._exempt):
+        address = addresses.read(host.partition("%")[0])
+        if address.is_loopback or addresses.is_in(address, self._exempt):
             return None
         return str(address) if address.version == 4 else str(ipaddress.ip_network((int(address), 64), strict=False))
 

@@ -1,11 +1,12 @@
 """The client's address behind proxies: X-Forwarded-For counts only if a proxy of TRUSTED_PROXIES sent it."""
 
-import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server import addresses
 
 
 class Forwarded:
@@ -27,13 +28,13 @@ class Forwarded:
                 scope["client"] = (client, 0)
         await self._app(scope, receive, send)
 
-    def _client(self, addresses: Iterable[str]) -> str | None:
+    def _client(self, texts: Iterable[str]) -> str | None:
         """Return the right-most address that is no proxy's: a proxy has seen it itself, and clients may send any other.
 
         What is no address ends the search; None if it is the right-most.
         """
         client = None
-        for text in reversed([address.strip() for address in addresses]):
+        for text in reversed([text.strip() for text in texts]):
             address = _address(text)
             if address is None:
                 return client
@@ -44,13 +45,11 @@ class Forwarded:
 
     def _find(self, text: str) -> bool:
         address = _address(text)
-        return address is not None and any(address in network for network in self._proxies)
+        return address is not None and addresses.is_in(address, self._proxies)
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the address; an IPv4 address that is written as IPv6 becomes IPv4."""
     try:
-        address = ipaddress.ip_address(text)
+        return addresses.read(text)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
