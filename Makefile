@@ -3,6 +3,7 @@ PYTHON ?= python3
 DEV := .venv/dev
 RUN := .venv/run
 BENCH := .venv/bench
+TOOLS := .venv/tools
 
 .PHONY: run test lint types format fuzz chaos attacks bench lock sbom clean
 
@@ -10,6 +11,7 @@ run: $(RUN)/installed
 	$(RUN)/bin/python run.py
 
 test: $(DEV)/installed
+	-@$(MAKE) --no-print-directory $(TOOLS)/installed  # without them the tests that use them are skipped
 	$(DEV)/bin/tox
 
 # Parts of make test, and what mends most findings of make lint.
@@ -54,7 +56,7 @@ bench: $(BENCH)/installed
 # in constraints.
 lock: $(DEV)/installed
 	@echo '# Every package that is installed, for all Pythons and platforms. Written by `make lock`; do not edit.' > constraints.new
-	sed '/^-c/d' requirements.txt requirements-dev.txt bench/requirements.txt | grep -v '^-r' | \
+	sed '/^-c/d' requirements.txt requirements-dev.txt bench/requirements.txt tests/tools/requirements.txt | grep -v '^-r' | \
 	  $(DEV)/bin/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --quiet - >> constraints.new
 	mv constraints.new constraints.txt
 	@echo '# The packages of requirements.txt and of constraints.txt with hashes. Written by `make lock`; do not edit.' > lock.new
@@ -80,6 +82,14 @@ $(RUN)/installed: requirements.lock
 $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# Linters of the contract and generators of clients, with Node.js.
+$(TOOLS)/installed: tests/tools/requirements.txt tests/tools/package-lock.json constraints.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/tools/requirements.txt
+	cp tests/tools/package.json tests/tools/package-lock.json $(TOOLS)
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 $(BENCH)/installed: requirements.txt bench/requirements.txt constraints.txt
