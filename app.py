@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 import bank
 import store
 from config import Config
+from handlers import catalog, problems
 from handlers import contract as contracts
-from handlers import problems
 from handlers.contract import HANDLERS, Contract
 from handlers.health import Health
 from merchants import Merchants
@@ -60,7 +60,11 @@ def create_app(
     health = Health(simulator=config.simulates_bank())
     most_of = partial(merchants.most_of, share=config.merchant_share)
     admission = Admission(config.bank_concurrency, config.bank_queue, most_of)
-    endpoints = {**contracts.endpoints(contract), **health.endpoints()}
+    endpoints = {
+        **contracts.endpoints(contract),
+        **catalog.endpoints(contract.base_path),
+        **health.endpoints(),
+    }
     limiter = RateLimiter(config.rate_limit, config.rate_limit_store)
     chain = middleware.ordered(config, contract, endpoints, merchants, admission, limiter=limiter)
     configure_bank(config, most_of)
