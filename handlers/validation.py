@@ -13,6 +13,7 @@ import jsonschema_rs
 from jsonschema_rs import ValidationErrorKind
 
 from handlers.contract import Contract
+from handlers.deployment import VALID_THROUGH
 from handlers.problems import Code, Problem
 
 
@@ -28,7 +29,7 @@ class FieldCode(StrEnum):
     EXPIRED = "expired"
 
 
-# Not a keyword of JSON Schema: it means the bounds that contract.py makes of `x-valid-through`.
+# Not a keyword of JSON Schema: it means the bounds that deployment.py makes of `x-valid-through`.
 _EXPIRED: Final = "expired"
 
 # The codes by schema keyword. A field that violates several keywords has the code of the first one here.
@@ -120,6 +121,7 @@ class Schema:
         self._schema = schema
         self._names = names or {}
         self._known = set(_property_names(schema))
+        self._expiry: dict[str, str] = schema.get(VALID_THROUGH, {})
         self._validator = jsonschema_rs.Draft4Validator(_draft4(schema), formats=_FORMAT_CHECKS)
         self.is_valid = self._validator.is_valid
 
@@ -128,7 +130,22 @@ class Schema:
         broken: dict[_Path, set[str]] = {}
         for path, keyword in self._broken(sent):
             broken.setdefault(path, set()).add(keyword)
+        if self._expiry:
+            self._report_expiry(broken)
         return [self._error(path, broken[path]) for path in sorted(broken, key=self._position)]
+
+    def _report_expiry(self, broken: dict[_Path, set[str]]) -> None:
+        """Make one error of the year of the keywords that `x-valid-through` became.
+
+        The rule about year and month together counts only where each of them is valid by itself.
+        """
+        year, month = (self._expiry["year"],), (self._expiry["month"],)
+        if "minimum" in broken.get(year, ()):
+            broken[year] ^= {"minimum", _EXPIRED}
+        if broken.get(()) == {"not"}:
+            del broken[()]
+            if not {year, month} & broken.keys():
+                broken[year] = {_EXPIRED}
 
     def _position(self, path: _Path) -> tuple[int, bool, str]:
         names = list(self._schema.get("properties", {}))
@@ -144,8 +161,6 @@ class Schema:
             elif isinstance(error.kind, ValidationErrorKind.AdditionalProperties):
                 for name in error.kind.unexpected:
                     yield self._safe((*path, name)), keyword
-            elif keyword == "anyOf" and (expiry := _expiry(self._schema)) and not path:
-                yield (expiry[0],), _EXPIRED
             else:
                 yield self._safe(path), keyword
 
@@ -161,7 +176,7 @@ class Schema:
         if keyword == "additionalProperties":
             message = "is not a field of this request"
         elif keyword == _EXPIRED:
-            message = f"together with {_expiry(self._schema)[1]} must not be in the past"
+            message = f"together with {self._expiry['month']} must not be in the past"
         else:
             message = f"{'is required and ' if keyword == 'required' else ''}must be {_wanted(self._at(path))}"
         named = (self._names.get(str(path[0]), path[0]), *path[1:]) if path else ("(body)",)
@@ -191,14 +206,6 @@ def _property_names(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list):
         for value in schema:
             yield from _property_names(value)
-
-
-def _expiry(schema: dict[str, Any]) -> tuple[str, ...]:
-    """Return the names of the year and month of the expiry rule (contract.py); empty if the schema has no rule."""
-    match schema.get("anyOf"):
-        case [{"properties": later_year}, {"properties": this_year}] if len(later_year) == 1 and len(this_year) == 2:
-            return tuple(this_year)
-    return ()
 
 
 def _draft4(schema: Any) -> Any:

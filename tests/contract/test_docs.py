@@ -5,11 +5,13 @@ from pathlib import Path
 
 import iso4217
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bank import simulator
 from config import SETTINGS, VERSION
+from handlers.contract import PATH
 from handlers.problems import PROBLEMS
 from handlers.validation import FieldCode
 from telemetry import metrics  # noqa: F401  # importing it registers the metrics
@@ -132,6 +134,9 @@ def test_the_newest_version_in_the_changelog_is_the_gateways() -> None:
     versions = [heading for heading in headings if heading != "Unreleased"]
     assert all(re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", version) for version in versions)
     assert versions[0].partition(" ")[0] == VERSION
+    assert yaml.safe_load(PATH.read_text())["info"]["version"] == VERSION, (
+        "one version for the gateway and its contract"
+    )
 
 
 def test_every_setting_is_documented() -> None:

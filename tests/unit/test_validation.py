@@ -89,7 +89,8 @@ def test_all_invalid_fields_are_reported_in_the_contracts_order() -> None:
         *[("expiry_month", value, "wrong_type") for value in ("12", 1.5, 12.0, True, None, [1])],
         *[("expiry_month", value, "out_of_range") for value in (0, 13, -1, 10**400)],
         *[("expiry_year", value, "wrong_type") for value in ("2099", 2099.5, False)],
-        *[("expiry_year", value, "out_of_range") for value in (99, 999, 10000, -2099)],
+        *[("expiry_year", value, "expired") for value in (0, 99, 999, 2025, -2099)],
+        ("expiry_year", 10000, "out_of_range"),
         *[("currency", value, "not_supported") for value in ("EUR", "gbp", "", "GBP ", "GBP\n")],
         *[("currency", value, "wrong_type") for value in (826, None, ["GBP"])],
         *[("amount", value, "out_of_range") for value in (0, -1, 10**12, 10**4000)],
@@ -144,6 +145,24 @@ def test_a_card_is_valid_to_the_end_of_its_month(*, today: date, month: int, yea
     """A card is accepted on the last day of its month, and expired on the next day."""
     expected = {} if valid else {"expiry_year": "expired"}
     assert errors(valid_payment(expiry_month=month, expiry_year=year), today) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"expiry_month": 0}, {"expiry_month": "out_of_range"}),
+        ({"expiry_month": "1"}, {"expiry_month": "wrong_type"}),
+        ({"expiry_month": None}, {"expiry_month": "required"}),
+        ({"expiry_month": 1, "cvv": "x"}, {"expiry_year": "expired", "cvv": "wrong_format"}),
+        ({"expiry_month": 13, "expiry_year": 2025}, {"expiry_month": "out_of_range", "expiry_year": "expired"}),
+        ({"expiry_month": 1, "expiry_year": "2026"}, {"expiry_year": "wrong_type"}),
+        ({"expiry_month": 1, "expiry_year": 2026.5}, {"expiry_year": "wrong_type"}),
+        ({"expiry_month": 1, "expiry_year": None}, {"expiry_year": "required"}),
+    ],
+)
+def test_year_and_month_are_compared_only_if_each_is_valid(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    """A field with another error has only that error, and the rule about both adds none."""
+    assert errors(valid_payment(**{"expiry_year": 2026, **changes})) == expected
 
 
 def test_a_past_year_is_expired_even_without_a_month() -> None:
