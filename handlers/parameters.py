@@ -20,9 +20,6 @@ from starlette.types import Scope
 _NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 
-# nginx allows heads of 32 KiB, Apache's httpd 100 fields of 8 KiB. So much is read of the headers of a request.
-MAX_HEAD_BYTES: Final = 32 * 1024
-
 # Arguments of an operation's function that are not parameters: the parsed body, the merchant, the path template.
 BODY: Final = "body"
 USER: Final = "user"
@@ -38,8 +35,7 @@ class _Parameter:
     @property
     def is_any_text(self) -> bool:
         """Whether the contract accepts any text, as for X-Request-ID, of which the first value counts."""
-        is_limited = self.schema.get("maxLength", MAX_HEAD_BYTES) < MAX_HEAD_BYTES
-        return not (is_limited or self.schema.keys() - {"type", "description", "example", "default", "maxLength"})
+        return not self.schema.keys() - {"type", "description", "example", "default", "maxLength"}
 
 
 class Parameters:

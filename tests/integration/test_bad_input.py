@@ -73,6 +73,10 @@ def chunked(*chunks: bytes) -> bytes:
         pytest.param(
             post(PAYMENT, JSON, "Idempotency-Key:   with space around \t "), id="spaces around the idempotency key"
         ),
+        pytest.param(
+            post(PAYMENT, JSON, "X-Request-ID: a", f"X-Request-ID: {'x' * 1024}", f"traceparent: {'x' * 1024}"),
+            id="two request ids and a malformed trace",
+        ),
         pytest.param(post(b"\n " + PAYMENT + b"\t\r\n", JSON), id="white space around the body"),
         pytest.param(post(PAYMENT.replace(b"GBP", b"\\u0047BP"), JSON), id="escapes"),
         pytest.param(
@@ -118,6 +122,12 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
             "validation_failed",
             id="two idempotency keys",
         ),
+        *[
+            pytest.param(
+                post(PAYMENT, JSON, f"{name}: {'x' * 1025}"), 400, "validation_failed", id=f"{name} of 1025 characters"
+            )
+            for name in ("X-Request-ID", "traceparent")
+        ],
         pytest.param(post(b"", JSON), 400, "malformed_json", id="empty body"),
         pytest.param(post(b"", JSON, length=False), 400, "malformed_json", id="no body"),
         pytest.param(

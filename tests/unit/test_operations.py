@@ -323,11 +323,11 @@ def test_of_a_repeated_query_parameter_the_last_value_counts() -> None:
 def test_of_a_repeated_header_that_may_be_any_text_the_first_value_counts() -> None:
     """Proxies may add a second X-Request-ID, which is no reason to refuse a payment."""
     schema = {"type": "string", "description": "Any text."}
-    for any_text in (schema, {**schema, "maxLength": 32768}):  # no head is longer
+    for any_text in (schema, {**schema, "maxLength": 9}):
         assert reading(parameter("X", "header", any_text), "", ("X", "a"), ("X", "b")) == "a"
 
 
-@pytest.mark.parametrize("schema", [{"type": "string", "maxLength": 9}, {"type": "string", "pattern": "^[a-z]*$"}])
+@pytest.mark.parametrize("schema", [{"type": "string", "minLength": 1}, {"type": "string", "pattern": "^[a-z]*$"}])
 def test_a_repeated_header_is_refused(schema: dict[str, Any]) -> None:
     """It is ambiguous, also if both values are the same, and whatever else the contract says of it."""
     assert reading(parameter("X", "header", schema), "", ("X", "a")) == "a"

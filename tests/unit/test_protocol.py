@@ -11,9 +11,8 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.server import ServerState
 
 from handlers.body import BODY_TIMEOUT_S
-from handlers.parameters import MAX_HEAD_BYTES
 from server.middleware.security_headers import SecurityHeaders
-from server.protocol import HEAD_TIMEOUT_S, LINGER_S, READ_TIMEOUT_S, Protocol
+from server.protocol import HEAD_TIMEOUT_S, LINGER_S, MAX_HEAD_BYTES, READ_TIMEOUT_S, Protocol
 from server.uvicorn_server import KEEP_ALIVE_S
 from telemetry import metrics
 from tests import clock
