@@ -21,7 +21,7 @@ def mutated(document: Document, name: str) -> Document:
 
 
 def new_payment(document: Document) -> Any:
-    return document["components"]["schemas"]["NewPayment"]
+    return document["components"]["schemas"]["PaymentRequest"]
 
 
 def post(document: Document) -> Any:

@@ -171,12 +171,12 @@ def test_the_contract_is_served_as_json_and_as_yaml(gateway: Gateway) -> None:
     assert as_yaml.headers["Content-Type"] == "application/yaml"
     assert as_json.json() == yaml.safe_load(as_yaml.content)
     served = as_json.json()
-    new_payment = served["components"]["schemas"]["NewPayment"]
+    new_payment = served["components"]["schemas"]["PaymentRequest"]
     new_payment.pop("not", None)  # there is none in January
     assert new_payment["properties"]["expiry_year"].pop("minimum") >= 2026
     served["paths"]["/payments"]["post"]["x-valid-through"] = {"year": "expiry_year", "month": "expiry_month"}
     file = copy.deepcopy(FILE)
-    del file["components"]["schemas"]["NewPayment"]["properties"]["expiry_year"]["minimum"]
+    del file["components"]["schemas"]["PaymentRequest"]["properties"]["expiry_year"]["minimum"]
     for name in ("IdempotencyKey", "RequestId", "TraceParent"):
         del (
             file["components"]["parameters"][name]["example"],
@@ -232,7 +232,7 @@ def test_the_expiry_rule_follows_the_calendar_while_the_gateway_runs(monkeypatch
     with serving(Checking(gateway.app, gateway.contract)) as api:
 
         def minimum() -> tuple[int, int]:
-            served = requests.get(f"{api}/openapi.json", timeout=10).json()["components"]["schemas"]["NewPayment"]
+            served = requests.get(f"{api}/openapi.json", timeout=10).json()["components"]["schemas"]["PaymentRequest"]
             year = served["properties"]["expiry_year"]["minimum"]
             if "not" not in served:
                 return year, 1

@@ -21,7 +21,7 @@ def schema(today: date = TODAY) -> dict[str, Any]:
     """Return the schema of a new payment with its references resolved, as Connexion passes it."""
     contract = Contract((), lambda: today, lambda: False, simulator=True)
     schemas = contract.document["components"]["schemas"]
-    new_payment = copy.deepcopy(schemas["NewPayment"])
+    new_payment = copy.deepcopy(schemas["PaymentRequest"])
     new_payment["properties"]["currency"] = schemas["Currency"]
     return contract.enforced(new_payment)
 
