@@ -65,8 +65,8 @@ lock: $(DEV)/installed
 	mv lock.new requirements.lock
 
 # List what the gateway is installed with: a bill of materials (CycloneDX) in sbom.json, the licences in docs/licences.md.
-sbom: $(DEV)/installed $(RUN)/installed
-	$(DEV)/bin/cyclonedx-py environment --output-reproducible --output-file sbom.json $(RUN)/bin/python
+sbom: $(DEV)/installed $(TOOLS)/installed $(RUN)/installed
+	$(TOOLS)/bin/cyclonedx-py environment --output-reproducible --output-file sbom.json $(RUN)/bin/python
 	{ sed '/^|/,$$d' docs/licences.md && \
 	  $(DEV)/bin/pip-licenses --python $(RUN)/bin/python --format markdown --no-version --with-urls; } > licences.new
 	mv licences.new docs/licences.md
@@ -84,7 +84,7 @@ $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-# Linters of the contract and generators of clients, with Node.js.
+# Linters of the contract and generators of clients, with Node.js, and what writes the bill of materials.
 $(TOOLS)/installed: tests/tools/requirements.txt tests/tools/package-lock.json constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/tools/requirements.txt
