@@ -79,9 +79,11 @@ $(RUN)/installed: requirements.lock
 	$(RUN)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
+# pip needs a minute for these packages, and uv a few seconds.
 $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(DEV)/bin/uv pip install --quiet --python $(DEV) -r requirements-dev.txt
 	@touch $@
 
 # Linters of the contract and generators of clients, with Node.js, and what writes the bill of materials.
