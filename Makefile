@@ -5,6 +5,10 @@ RUN := .venv/run
 BENCH := .venv/bench
 TOOLS := .venv/tools
 
+# uv and Node.js bring certificates of their own. The system's may include that of a company's proxy.
+export UV_SYSTEM_CERTS := true
+NODE_CERTS := NODE_OPTIONS=--use-system-ca
+
 .PHONY: run test lint types format fuzz chaos attacks bench lock sbom clean
 
 run: $(RUN)/installed
@@ -91,7 +95,7 @@ $(TOOLS)/installed: tests/tools/requirements.txt tests/tools/package-lock.json c
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/tools/requirements.txt
 	cp tests/tools/package.json tests/tools/package-lock.json $(TOOLS)
-	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel error
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" $(NODE_CERTS) npm ci --prefix $(TOOLS) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 $(BENCH)/installed: requirements.txt bench/requirements.txt constraints.txt
