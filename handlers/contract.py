@@ -55,7 +55,7 @@ class Contract:
         if currencies:
             deployment.accept_only(self.document, list(currencies))
         deployment.put_expiry_rule_into_schema(self.document)
-        deployment.drop_examples_of_headers(self.document)
+        deployment.drop_examples_of_parameters(self.document)
         deployment.keep_what_applies_to_bank(self.document, simulator=simulator)
         self.base_path: str = self.document["servers"][0]["url"].rstrip("/")
         self.max_errors: int = self.document["components"]["schemas"]["Problem"]["properties"]["errors"]["maxItems"]

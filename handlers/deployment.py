@@ -88,12 +88,11 @@ def keep_what_applies_to_bank(document: dict[str, Any], *, simulator: bool) -> N
                 del named[name]
 
 
-def drop_examples_of_headers(document: dict[str, Any]) -> None:
-    """Remove examples that Swagger UI would send with every request: each payment would repeat one idempotency key."""
+def drop_examples_of_parameters(document: dict[str, Any]) -> None:
+    """Remove examples that Swagger UI would send: of an idempotency key that is used already, of an unknown payment."""
     for parameter in document["components"]["parameters"].values():
-        if parameter["in"] == "header":
-            parameter.pop("example", None)
-            parameter["schema"].pop("example", None)
+        parameter.pop("example", None)
+        parameter["schema"].pop("example", None)
 
 
 def keep_what_applies_to_keys(document: dict[str, Any], *, is_open: bool) -> None:
