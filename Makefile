@@ -90,7 +90,7 @@ $(DEV)/installed: requirements.txt requirements-dev.txt constraints.txt
 	$(DEV)/bin/uv pip install --quiet --python $(DEV) -r requirements-dev.txt
 	@touch $@
 
-# Linters of the contract and generators of clients, with Node.js, and what writes the bill of materials.
+# Linters of the contract and of the UI, generators of clients, with Node.js, and what writes the bill of materials.
 $(TOOLS)/installed: tests/tools/requirements.txt tests/tools/package-lock.json constraints.txt
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/tools/requirements.txt

@@ -1,4 +1,4 @@
-"""The tools of `.venv/tools`, which `make test` installs: linters of the contract, generators of clients, Node.js."""
+"""The tools of `.venv/tools`, which `make test` installs: Node.js, linters, generators of clients."""
 
 import os
 import subprocess
