@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 from connexion import AsyncApp
 from connexion.exceptions import ProblemException
-from connexion.options import SwaggerUIOptions
 from connexion.resolver import RelativeResolver, Resolver
 from starlette.exceptions import HTTPException
 
@@ -76,7 +75,6 @@ def create_app(
         lifespan=partial(lifespan, merchants, limiter, health, config.drain_s, config.retention_days),
         middlewares=chain,
         resolver=resolver or RelativeResolver(HANDLERS),
-        swagger_ui_options=SwaggerUIOptions(serve_spec=False, swagger_ui_config={"displayRequestDuration": True}),
     )
     app.add_api(contract.document)
     for error in (ProblemException, HTTPException, Exception):

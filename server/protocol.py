@@ -33,7 +33,7 @@ _PIECE_BYTES: Final = 1024
 # Seconds. A head is one packet; a client that needs longer is holding a connection open.
 HEAD_TIMEOUT_S: Final = 10.0
 
-# Seconds. A response is one packet too, and the UI's largest file takes this long at 50 KB/s.
+# Seconds. A response is one packet too, and the UI's largest file takes this long at 85 KB/s.
 READ_TIMEOUT_S: Final = 20.0
 
 # Seconds for a client to read what was written, before its connection is aborted.

@@ -7,7 +7,6 @@ from typing import Any
 from connexion.middleware.exceptions import ExceptionMiddleware
 from connexion.middleware.lifespan import LifespanMiddleware
 from connexion.middleware.server_error import ServerErrorMiddleware
-from connexion.middleware.swagger_ui import SwaggerUIMiddleware
 
 from config import Config
 from handlers import problems
@@ -24,6 +23,7 @@ from server.middleware.pacing import Pacing
 from server.middleware.rate_limit import RateLimit, RateLimiter
 from server.middleware.routing import Routing
 from server.middleware.security_headers import SecurityHeaders
+from server.middleware.ui import Ui
 
 
 def ordered(
@@ -36,7 +36,8 @@ def ordered(
     limiter: RateLimiter,
 ) -> list[Any]:
     """Return the middleware from the outermost to the innermost."""
-    headers = SecurityHeaders(f"{contract.base_path}/ui/", https=config.tls_cert is not None)
+    ui = f"{contract.base_path}/ui/"
+    headers = SecurityHeaders(ui, https=config.tls_cert is not None)
     with_cors = partial(cors.Cors, **cors.options(config.cors_origins))
     routing = partial(Routing, contract=contract, endpoints=endpoints)
     hosts = {*config.allowed_hosts, config.host.lower(), f"[{config.host.lower()}]"}
@@ -54,7 +55,7 @@ def ordered(
         (partial(RateLimit, limiter=limiter), bool(config.rate_limit)),  # counts merchants, so after authentication
         (partial(Admit, admission=admission), True),  # before the body: a refusal must be cheap
         (Operations, True),  # answers everything but the UI
-        (SwaggerUIMiddleware, True),  # answers the UI
+        (partial(Ui, path=ui), True),  # answers the UI
         (LifespanMiddleware, True),  # start and stop; Connexion expects it here
     ]
     return [middleware for middleware, wanted in chosen if wanted]

@@ -205,7 +205,12 @@ def test_unusual_but_valid_requests_are_accepted(gateway: Gateway, request_bytes
                 "/api/v1/ui/..%2f..%2f..%2frun.py",
                 "/api/v1/ui/%00",
                 "/api/v1/ui/" + "x" * 4000,
-                "/api/v1/ui/index.j2/x/",
+                "/api/v1/ui/index.html/x/",
+                "/api/v1/ui/../",
+                "/api/v1/ui//",
+                "/api/v1/ui/%2e%2e/middleware/ui.py",
+                "/api/v1/ui/..%2fmiddleware%2fui.py",
+                "/api/v1/ui/__init__.py",
                 "/favicon.ico",
             )
         ],

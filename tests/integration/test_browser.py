@@ -1,11 +1,13 @@
 """The served UI, and calls from pages of other origins, in a real browser."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,11 +15,21 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests import tools
 from tests.support import Gateway, valid_payment, wait_until
+from tests.swagger_ui import Ui
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+# Returns the width of the page's icon, and fails if that is no image.
+ICON_WIDTH = """async () => {
+    const image = new Image();
+    image.src = document.querySelector("link[rel=icon]").href;
+    await image.decode();
+    return image.width;
+}"""
 
 # Sends a payment from the page's origin, and returns what the page can read of the response.
 FETCH = """async ([url, key, payment]) => {
@@ -34,7 +46,7 @@ FETCH = """async ([url, key, payment]) => {
 }"""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A Chromium without network traffic of its own."""
     with sync_playwright() as playwright:
@@ -44,6 +56,20 @@ def browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Return a function that opens a page of a new profile, with these options of Playwright."""
+    with contextlib.ExitStack() as pages:
+
+        def opened(**options: Any) -> Page:
+            page = browser.new_page(**options)
+            pages.callback(page.close)
+            page.set_default_timeout(60_000)
+            return page
+
+        yield opened
 
 
 @pytest.fixture
@@ -63,63 +89,101 @@ def other_port(tmp_path: Path) -> Iterator[int]:
         thread.join()
 
 
-def open_ui(browser: Browser, gateway: Gateway) -> tuple[Page, list[str]]:
-    """Open POST /payments in the UI, ready to execute; return the page and the list that collects browser errors."""
-    errors: list[str] = []
-    page = browser.new_page()
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("requestfailed", lambda request: errors.append(request.url))
-    page.goto(gateway.root)
-    assert page.url == f"{gateway.api}/ui/", "/ leads to the UI"
-    page.locator("#operations-payments-create_payment").click()
-    page.get_by_role("button", name="Try it out").click()
-    return page, errors
+def test_try_it_out_works_without_typing(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """The page loads from the gateway only and without an error, and each example gets the answer it is named for."""
+    ui = Ui(new_page(), gateway)
+    post = ui.open("create_payment")
+    assert "AUTHORIZED" in ui.execute(post, "201")
+    assert "Request duration" in post.locator(".live-responses-table").inner_text()
+    post.locator(".examples-select-element").first.select_option("declined")
+    assert "201" in ui.execute(post, '"status": "DECLINED"')
+    assert ui.errors == []
+    assert all(url.startswith((f"{gateway.root}/", "data:")) for url in ui.asked)
+    assert ui.page.get_by_role("button", name="Authorize").count() == 0, "no key is required"
 
 
-def execute(page: Page, expected: str) -> str:
-    """Press Execute, wait for a response that contains the expected text, and return what the UI shows of it."""
-    page.get_by_role("button", name="Execute").click()
-    answer = page.locator(".live-responses-table .response", has_text=expected)
-    answer.wait_for()
-    return answer.inner_text()
+def test_the_page_is_the_gateways_own(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """It has the contract's title and an icon, and no bar to explore the contract of somebody else."""
+    ui = Ui(new_page(), gateway)
+    ui.open("get_payment")
+    assert ui.page.title() == gateway.session.get(f"{gateway.api}/openapi.json").json()["info"]["title"]
+    assert ui.page.locator(".topbar, .download-url-input, .download-url-button").count() == 0
+    assert ui.page.evaluate(ICON_WIDTH) > 0
 
 
-def test_try_it_out_works_without_typing(browser: Browser, gateway: Gateway) -> None:
-    """The page loads without an error, and each example gets the response that it is named for."""
-    page, errors = open_ui(browser, gateway)
-    assert page.get_by_role("button", name="Authorize").count() == 0, "no key is required"
-    for example, status, expected in (
-        (None, "201", '"status": "AUTHORIZED"'),
-        ("declined", "201", '"status": "DECLINED"'),
-        ("bank_unavailable", "503", '"code": "bank_unavailable"'),
-        ("invalid", "400", '"code": "validation_failed"'),
-    ):
-        if example is not None:
-            page.locator(".examples-select-element").first.select_option(example)
-        assert status in execute(page, expected)
-        if status == "201":  # Chromium reports the others as errors
-            assert errors == []
+def test_a_payment_is_looked_up_by_the_id_that_is_entered(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """The field for the id is empty at first, and nothing is sent until one is entered."""
+    ui = Ui(new_page(), gateway)
+    get = ui.open("get_payment")
+    field = get.get_by_placeholder("payment_id")
+    assert field.input_value() == ""
+    get.get_by_role("button", name="Execute").click()
+    get.locator("input.invalid").wait_for()
+    payment_id = gateway.pay(amount=4711).json()["id"]
+    field.fill(payment_id)
+    assert '"amount": 4711' in ui.execute(get, "200")
+    assert [url for url in ui.asked if "/payments/" in url] == [f"{gateway.api}/payments/{payment_id}"]
+    assert ui.errors == []
 
 
-def test_a_key_that_is_entered_under_authorize_is_sent(browser: Browser) -> None:
-    """A payment is a 401 without the key and a 201 with it, and the page's security policy blocks neither."""
+def test_a_key_that_is_entered_under_authorize_is_sent_until_logout(new_page: Callable[..., Page]) -> None:
+    """A payment is a 401 without the key and a 201 with it, also after the page is loaded again."""
     key = f"pgw_test_{uuid4().hex}"
     with Gateway(API_KEYS=f"merchant:{hashlib.sha256(key.encode()).hexdigest()}") as gateway:
-        page, errors = open_ui(browser, gateway)
-        assert "401" in execute(page, '"code": "unauthorized"')
-        page.locator(".scheme-container").get_by_role("button", name="Authorize").click()
-        dialog = page.locator(".dialog-ux")
-        dialog.get_by_role("textbox").fill(key)
-        dialog.get_by_role("button", name="Authorize").click()
-        dialog.get_by_role("button", name="Close").first.click()
-        assert "201" in execute(page, '"status": "AUTHORIZED"')
-        wait_until(lambda: "merchant=merchant" in gateway.log)
-        [of_the_401] = errors
-        assert of_the_401.startswith("Failed to load resource: the server responded with a status of 401")
+        ui = Ui(new_page(), gateway)
+        assert "401" in ui.execute(ui.open("create_payment"), '"code": "unauthorized"')
+        ui.authorize("Apply credentials", key)
+        assert "201" in ui.execute(ui.page.locator("#operations-payments-create_payment"), '"status": "AUTHORIZED"')
+        ui.page.goto(gateway.root)
+        assert "201" in ui.execute(ui.open("create_payment"), '"status": "AUTHORIZED"')
+        wait_until(lambda: gateway.log.count("merchant=merchant") == 2)
+        ui.authorize("Remove authorization")
+        assert key not in str(ui.page.evaluate("Object.values(localStorage)"))
+        assert "401" in ui.execute(ui.page.locator("#operations-payments-create_payment"), '"code": "unauthorized"')
+        assert len(ui.errors) == 2
+        assert all("the server responded with a status of 401" in error for error in ui.errors)
 
 
-def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(browser: Browser, other_port: int) -> None:
+def test_the_ui_is_dark_or_light_as_the_system_is(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """It follows the system, also while the page is open."""
+    ui = Ui(new_page(color_scheme="dark"), gateway)
+    ui.page.locator(".opblock").first.wait_for()
+
+    def text_is_light() -> bool:
+        colour = ui.page.locator(".info .title").evaluate("title => getComputedStyle(title).color")
+        return sum(map(int, re.findall(r"\d+", colour))) > 3 * 128
+
+    assert text_is_light()
+    ui.page.emulate_media(color_scheme="light")
+    wait_until(lambda: not text_is_light())
+    ui.page.emulate_media(color_scheme="dark")
+    wait_until(text_is_light)
+
+
+@tools.needed
+@pytest.mark.parametrize("color_scheme", ["dark", "light"])
+def test_all_text_of_the_ui_has_enough_contrast(
+    new_page: Callable[..., Page], gateway: Gateway, color_scheme: str
+) -> None:
+    """The WCAG's 4.5:1, of the documentation, of forms and answers, and of the schemas."""
+    ui = Ui(new_page(color_scheme=color_scheme), gateway)
+    ui.open("get_payment")
+    ui.execute(ui.open("create_payment"), "201")
+    ui.page.evaluate("document.querySelectorAll('section.models .model-toggle').forEach(toggle => toggle.click())")
+    assert ui.faint() == []
+
+
+def test_the_ui_fits_a_phone(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """On 390 pixels, nothing has to be scrolled sideways to read and try both operations; nothing is scaled down."""
+    ui = Ui(new_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True), gateway)
+    ui.open("get_payment")
+    ui.execute(ui.open("create_payment"), "201")
+    assert ui.page.evaluate("[innerWidth, document.documentElement.scrollWidth, visualViewport.scale]") == [390, 390, 1]
+
+
+def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(
+    new_page: Callable[..., Page], other_port: int
+) -> None:
     """A page of that origin reads responses, errors and headers; the payment of any other page is not sent."""
 
     def fetch(origin: str, **changes: Any) -> Any:
@@ -128,7 +192,7 @@ def test_a_page_of_an_origin_in_cors_origins_can_pay_and_no_other(browser: Brows
 
     shop, stranger = f"http://127.0.0.1:{other_port}", f"http://localhost:{other_port}"
     with Gateway(CORS_ORIGINS=shop) as gateway:
-        page = browser.new_page()
+        page = new_page()
         paid = fetch(shop)
         assert (paid["status"], paid["body"]["status"]) == (201, "AUTHORIZED")
         assert paid["location"] == f"/api/v1/payments/{paid['body']['id']}"

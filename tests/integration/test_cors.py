@@ -133,5 +133,6 @@ def test_every_response_has_the_security_headers(
     assert headers["Referrer-Policy"] == "no-referrer"
     assert "frame-ancestors 'none'" in policy
     is_ui = path.startswith("/api/v1/ui/")
-    assert ("default-src 'none'" in policy) is not is_ui
+    assert "default-src 'none'" in policy
+    assert ("script-src 'self'" in policy) is is_ui
     assert (headers["Cache-Control"] == "no-store") is not is_ui
