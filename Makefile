@@ -31,11 +31,16 @@ format: $(DEV)/installed
 	$(DEV)/bin/ruff check --fix .
 	$(DEV)/bin/ruff format .
 
-# Fuzz a running gateway: make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...]
+# Fuzz a running gateway, and report what was sent and tried:
+# make fuzz [URL=http://127.0.0.1:8000] [CASES=1000] [KEY=pgw_test_...] [REPORTS=build/fuzz]
 URL ?= http://127.0.0.1:8000
 CASES ?= 1000
+REPORTS ?= build/fuzz
 fuzz: $(DEV)/installed
-	$(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES) \
+	SCHEMATHESIS_HOOKS=tests/contract/fuzz_coverage.py \
+	  $(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES) \
+	  --report-junit-path $(REPORTS)/junit.xml --report-har-path $(REPORTS)/requests.har \
+	  --coverage-report-html-path $(REPORTS)/coverage.html \
 	  $(if $(KEY),--header 'Authorization: Bearer $(KEY)')
 
 # Kill gateways and the database under load, then compare the bank's ledger with the payments:
