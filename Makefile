@@ -9,7 +9,7 @@ TOOLS := .venv/tools
 export UV_SYSTEM_CERTS := true
 NODE_CERTS := NODE_OPTIONS=--use-system-ca
 
-.PHONY: run test lint types format fuzz chaos attacks bench lock sbom clean
+.PHONY: run test lint types format fuzz clients chaos attacks bench lock sbom clean
 
 run: $(RUN)/installed
 	$(RUN)/bin/python run.py
@@ -42,6 +42,10 @@ fuzz: $(DEV)/installed
 	  --report-junit-path $(REPORTS)/junit.xml --report-har-path $(REPORTS)/requests.har \
 	  --coverage-report-html-path $(REPORTS)/coverage.html \
 	  $(if $(KEY),--header 'Authorization: Bearer $(KEY)')
+
+# Generate clients from the contract that a gateway serves: make clients [URL=http://127.0.0.1:8000]
+clients: $(DEV)/installed $(TOOLS)/installed
+	$(DEV)/bin/python -W ignore -m tests.clients $(URL) build/clients
 
 # Kill gateways and the database under load, then compare the bank's ledger with the payments:
 # make chaos [SECONDS=60] [SEED=1] [STORE=postgresql|sqlite]
@@ -81,7 +85,7 @@ sbom: $(DEV)/installed $(TOOLS)/installed $(RUN)/installed
 	mv licences.new docs/licences.md
 
 clean:
-	rm -rf .venv .tox
+	rm -rf .venv .tox build
 
 $(RUN)/installed: requirements.lock
 	$(PYTHON) -m venv $(RUN)
