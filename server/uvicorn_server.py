@@ -35,6 +35,10 @@ SETTLE_S: Final = 6
 # idle connections, and the gateway never closes one while nginx sends a payment on it.
 KEEP_ALIVE_S: Final = 20
 
+# Seconds after which a worker that does not respond is replaced. It does not respond while it starts, which takes ten
+# times as long as usual on a busy machine; uvicorn's own 5 s would kill each worker before it has started.
+WORKER_START_S: Final = 30
+
 # The most connections of a process where MAX_CONNECTIONS is unset: about 200 MB.
 MAX_CONNECTIONS: Final = 10_000
 
@@ -140,6 +144,7 @@ def _options(config: Config, app: Any) -> uvicorn.Config:
         ssl_certfile=config.tls_cert,
         ssl_keyfile=config.tls_key,
         timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_worker_healthcheck=WORKER_START_S,
         timeout_graceful_shutdown=math.ceil(
             BODY_TIMEOUT_S + config.bank_connect_timeout_s + config.bank_timeout_s + SETTLE_S
         ),
