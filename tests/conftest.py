@@ -7,6 +7,7 @@ import pytest
 import trustme
 
 from tests import postgres, state
+from tests.contract import record
 from tests.support import Gateway, store_url
 
 
@@ -15,6 +16,7 @@ def nothing_left_behind() -> Iterator[None]:
     """Every test begins with the state of modules and process as it was before the first."""
     with state.restored():
         yield
+    record.raise_if_broken()
 
 
 @pytest.fixture(scope="session")

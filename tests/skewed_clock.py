@@ -27,4 +27,4 @@ time.time = lambda: real_time() + OFFSET_S
 module: Any = dt
 module.datetime = Skewed
 
-importlib.import_module("run").main()  # imported now, so that every module takes the changed class
+importlib.import_module("tests.contract.checked").main()  # imported now, so that every module takes the changed class

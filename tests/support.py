@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
 from uuid import uuid4
@@ -21,10 +22,15 @@ import requests
 import uvicorn
 
 from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
+from handlers.contract import Contract
 from server.protocol import Protocol
 from store import Payment, Status
+from tests.contract import record
+from tests.contract.record import Record
+from tests.contract.writing import CheckedProtocol, Checker
 
 ROOT = Path(__file__).parent.parent
+CHECKED = ROOT / "tests/contract/checked.py"
 
 AUTHORIZED_CARD = "2222405343248877"
 DECLINED_CARD = "2222405343248878"
@@ -111,8 +117,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
 class Gateway:
     """A process that runs `python run.py` on a free port, with `settings` in its environment.
 
-    The bank is the built-in simulator, by name, if the settings name no other.
+    The bank is the built-in simulator, by name, if the settings name no other. Every answer is checked against the
+    contract (docs/qa.md); one that breaks it fails the test.
 
+    unchecked: why answers are not checked; then the script is run.py itself, if no other is given
+    answers: the file with what the check has found (tests/contract/record.py)
     banner: what the process printed when it was ready, the line `"message": "ready"` with LOG_FORMAT=json
     log: what it has written since then, to standard output and standard error
     """
@@ -120,15 +129,19 @@ class Gateway:
     def __init__(
         self,
         *arguments: str,
-        script: Path = ROOT / "run.py",
+        script: Path | None = None,
         cwd: Path = ROOT,
         settings: dict[str, str] | None = None,
         key: str | None = None,
         verify: str | bool = True,
+        unchecked: str = "",
         **more_settings: str,
     ) -> None:
         environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
+        self.answers = record.new_file()
+        script = script or (ROOT / "run.py" if unchecked else CHECKED)
         self._environment = {
+            record.FILE: str(self.answers),
             "PORT": "0",
             "LOG_FORMAT": "text",
             "BANK_URL": "simulator:",
@@ -154,6 +167,9 @@ class Gateway:
         if found is None:
             self._wait_for_end()
             raise AssertionError(f"the gateway did not start: {self.banner}{self.log}")
+        if not (unchecked or self.answers.exists()):
+            self.stop()
+            raise AssertionError(f"{script} does not import tests.contract.checked")
         self.api = found[1] or found[2]
         self.root = self.api.removesuffix("/api/v1")
         self.session = requests.Session()
@@ -170,6 +186,7 @@ class Gateway:
             self.process.send_signal(signal.SIGTERM)
         self._wait_for_end()
         self.session.close()
+        record.raise_if_broken()
 
     @property
     def log(self) -> str:
@@ -331,10 +348,20 @@ def reply(status: int, body: bytes, *headers: str) -> Callable[[socket.socket], 
 
 
 @contextlib.contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an app in a thread of this process, with the protocol of run.py, and yield the URL of its API."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        options = uvicorn.Config(app, http=Protocol, ws="none", lifespan="on", log_config=None, access_log=False)
+def serving(app: Any, contract: Contract | None = None) -> Iterator[str]:
+    """Serve an app in a thread of this process, with the protocol of run.py, and yield the URL of its API.
+
+    contract: what every answer is checked against; None if none is
+    """
+    protocol: Any = Protocol
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+        if contract is not None:
+            answers = opened.enter_context(contextlib.closing(Record(record.new_file())))
+            protocol = partial(CheckedProtocol, checker=Checker(contract, answers))
+        options = uvicorn.Config(
+            app, http=protocol, ws="none", lifespan="on", log_config=None, access_log=False, server_header=False
+        )
         server = uvicorn.Server(options)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

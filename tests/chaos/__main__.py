@@ -78,6 +78,7 @@ class Cluster:
 
     banks: the banks between which gateways move
     skews_s: by how many seconds the clock of the second gateway may differ
+    faults: answers of gateways that have ended, which break the contract
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Cluster:
         self._at = [0, 0]
         self._gateways = [self._start(number) for number in range(2)]
         self._logs: list[str] = []
+        self.faults: list[str] = []
 
     def _start(self, number: int) -> Gateway:
         settings = {
@@ -130,7 +132,10 @@ class Cluster:
         return "".join(self._logs)
 
     def _end(self, gateway: Gateway) -> None:
-        gateway.__exit__()
+        try:
+            gateway.__exit__()
+        except AssertionError as error:
+            self.faults.append(str(error))
         self._logs += [gateway.banner, gateway.log]
 
 
@@ -267,6 +272,7 @@ def run(options: argparse.Namespace, folder: Path, server: postgres.Postgres | N
     cluster.spread()
     table = _resolved(settings)
     log = cluster.stop()
+    tally.faults += cluster.faults
     ledgers = [bank.ledger() for bank in banks]
     for bank in banks:
         bank.stop()

@@ -1,70 +1,158 @@
-"""ASGI middleware for tests: a response that breaks the contract becomes a 500.
+"""Whether an answer is one that the contract promised: its status, headers, media type and body.
 
-Connexion's own response validation runs only behind Connexion's own routing, and does not see the responses of error
-handlers. This one sees every response of the contract's operations, errors too.
+What is found names parts of the contract, never a value of the answer, which may be a card number.
 """
 
 import json
 import re
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
 
-import connexion.spec
-from jsonschema import Draft4Validator, FormatChecker
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from jsonschema_rs import Draft4Validator, ValidationErrorKind
 
-from handlers.contract import Contract
+from tests.contract.promises import Documented, Operation, Promises
 
-# Answers that any path may get before its operation is reached; the contract's operations do not list them.
-UNLISTED = {403, 405}
+# The code of a problem, by status, where a request reaches no operation. No operation has to document it.
+ANY_PATH: Final = {
+    400: "malformed_request",
+    403: "cors_refused",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    421: "misdirected_request",
+    431: "headers_too_large",
+    500: "internal_error",
+}
 
+# An unready gateway says in its own format what is wrong.
+_HEALTH: Final = re.compile(r"/health/(live|ready)")
 
-class Checking:
-    def __init__(self, app: ASGIApp, contract: Contract) -> None:
-        self._app = app
-        resolved = connexion.spec.Specification.from_dict(json.loads(contract.served_json()))
-        self._operations = {
-            (method.upper(), re.compile(contract.base_path + re.sub(r"\{[^}]+\}", "[^/]+", path))): item[method]
-            for path, item in resolved["paths"].items()
-            for method in item
-        }
+# The headers of HTTP, of CORS and for browsers, which the contract leaves to their standards.
+_STANDARD: Final = {
+    "content-type",
+    "content-length",
+    "connection",
+    "date",
+    "allow",
+    "vary",
+    "cache-control",
+    "content-security-policy",
+    "cross-origin-resource-policy",
+    "referrer-policy",
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = self._operation(scope) if scope["type"] == "http" else None
-        if operation is None:
-            await self._app(scope, receive, send)
-            return
-        messages: list[Message] = []
-
-        async def collect(message: Message) -> None:
-            messages.append(message)
-
-        await self._app(scope, receive, collect)
-        broken = _broken(operation, messages)
-        if broken:
-            print(f"the contract is broken: {broken}", flush=True)
-            messages[0]["status"] = 500
-        for message in messages:
-            await send(message)
-
-    def _operation(self, scope: Scope) -> Any:
-        for (method, path), operation in self._operations.items():
-            if method == scope["method"] and path.fullmatch(scope["path"]):
-                return operation
-        return None
+_PLAIN_WORD: Final = re.compile(r"[A-Za-z_-]{1,40}")
 
 
-def _broken(operation: dict[str, Any], messages: list[Message]) -> str | None:
-    start, *body = messages
-    headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
-    listed = operation["responses"].get(str(start["status"]))
-    if listed is None:
-        return None if start["status"] in UNLISTED else f"status {start['status']} is not listed"
-    missing = [name for name, header in listed["headers"].items() if header["required"] and name.lower() not in headers]
-    if missing:
-        return f"headers are missing: {missing}"
-    content = listed["content"].get(headers["content-type"])
-    if content is None:
-        return f"media type {headers['content-type']} is not listed"
-    sent = json.loads(b"".join(part.get("body", b"") for part in body))
-    errors = list(Draft4Validator(content["schema"], format_checker=FormatChecker()).iter_errors(sent))
-    return f"the body breaks {[list(error.schema_path) for error in errors]}" if errors else None
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The request of an answer. It may have been refused before its head was complete, or read at all."""
+
+    method: str = ""
+    path: str = ""
+    is_complete: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it is written."""
+
+    request: Request
+    status: int = 0
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+
+    def header(self, name: str) -> str | None:
+        return next((value for known, value in self.headers if known == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the contract says about one answer.
+
+    operation: the one that is called; None if the request reaches none
+    documented: None if the contract says nothing about the answer
+    """
+
+    operation: Operation | None
+    documented: Documented | None
+    errors: list[str]
+
+
+def head(promises: Promises, answer: Answer) -> Verdict:
+    """Check status and headers."""
+    operation = promises.operation(answer.request.method, answer.request.path)
+    errors = [] if answer.header("x-request-id") is not None else ["X-Request-ID is missing"]
+    documented = operation.responses.get(answer.status) if operation else None
+    if documented is None and operation is not None and answer.request.is_complete:
+        errors.append("the status is not documented")
+    elif documented is None and answer.status >= 400 and not _HEALTH.fullmatch(answer.request.path):
+        operation, documented = None, promises.any_path
+        if answer.status not in ANY_PATH or (answer.status == 421 and 421 not in promises.statuses):
+            errors.append("no path has this status")
+    if documented is not None:
+        errors += _headers(documented, answer, require=operation is not None)
+        if answer.header("content-type") not in documented.content:
+            errors.append("the media type is not documented")
+    return Verdict(operation, documented, errors)
+
+
+def body(verdict: Verdict, answer: Answer) -> list[str]:
+    """Check the body of an answer whose head has this verdict."""
+    if answer.request.method == "HEAD":
+        return ["a HEAD request is answered with a body"] if answer.body else []
+    schema = verdict.documented.content.get(answer.header("content-type") or "") if verdict.documented else None
+    if schema is None:
+        return []
+    try:
+        content = json.loads(answer.body)
+    except ValueError:
+        return ["the body is not JSON"]
+    errors = [f"the body breaks {each}" for each in _broken(schema, content)]
+    if answer.status >= 400 and not errors:
+        errors += _problem(content, answer, verdict.operation)
+    return errors
+
+
+def _headers(documented: Documented, answer: Answer, *, require: bool) -> Iterator[str]:
+    names = [name for name, _ in answer.headers]
+    for name, header in documented.headers.items():
+        if require and header.required and name not in names:
+            yield f"{name} is missing"
+        if names.count(name) > 1:
+            yield f"{name} is repeated"
+    for name, value in answer.headers:
+        if name in documented.headers:
+            if not documented.headers[name].allows(value):
+                yield f"{name} breaks its schema"
+        elif name not in _STANDARD and not name.startswith("access-control-"):
+            yield f"{_named(name)} is not documented"
+
+
+def _problem(problem: dict[str, Any], answer: Answer, operation: Operation | None) -> Iterator[str]:
+    if problem["status"] != answer.status:
+        yield "the problem's status is not that of the answer"
+    if problem["title"] != HTTPStatus(answer.status).phrase and answer.status not in {413, 422}:  # renamed in RFC 9110
+        yield "the problem's title is not the name of the status"
+    if problem["instance"] != answer.header("x-request-id"):
+        yield "the problem's instance is not X-Request-ID"
+    if operation is None and problem["code"] != ANY_PATH.get(answer.status):
+        yield "the problem's code is another's"
+
+
+def _broken(schema: Draft4Validator, content: Any) -> Iterator[str]:
+    for error in schema.iter_errors(content):
+        where = "/".join(map(str, error.schema_path)).removeprefix("components/schemas/")
+        if isinstance(error.kind, ValidationErrorKind.AdditionalProperties):
+            yield f"{where}: {', '.join(map(_named, error.kind.unexpected))}"
+        else:
+            yield where
+
+
+def _named(name: str) -> str:
+    return name if _PLAIN_WORD.fullmatch(name) else "(unnamed)"

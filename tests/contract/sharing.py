@@ -7,8 +7,8 @@ from uuid import UUID
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import payments
-import run
 import store
+from tests.contract import checked
 
 
 async def find(merchant: str, payment_id: UUID) -> store.Payment | None:  # noqa: ARG001  # that is the mistake
@@ -16,4 +16,4 @@ async def find(merchant: str, payment_id: UUID) -> store.Payment | None:  # noqa
 
 
 payments.find = find
-run.main()
+checked.main()

@@ -23,7 +23,6 @@ from handlers.contract import PATH, Contract
 from handlers.problems import NOT_CHARGED, PROBLEMS, Code
 from handlers.validation import FieldCode
 from store import Status
-from tests.contract.checking import Checking
 from tests.support import Gateway, serving, valid_payment
 
 FILE = yaml.safe_load(PATH.read_text())
@@ -206,7 +205,7 @@ def test_the_expiry_rule_follows_the_calendar_while_the_gateway_runs(monkeypatch
     simulator.start()
     today = [date(2026, 11, 30)]
     gateway = create_app(config.load({"BANK_URL": simulator.url}), today=lambda: today[0])
-    with serving(Checking(gateway.app, gateway.contract)) as api:
+    with serving(gateway.app, gateway.contract) as api:
 
         def minimum() -> tuple[int, int]:
             served = requests.get(f"{api}/openapi.json", timeout=10).json()["components"]["schemas"]["PaymentRequest"]

@@ -16,8 +16,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import bank
-import run
 import store
+from tests.contract import checked
 
 CRASHING_AMOUNT = 666
 MODULES: dict[str, Any] = {"claim": store, "authorize": bank, "settle": store, "release": store}
@@ -58,4 +58,4 @@ if name == "working":  # during the bank call, which takes 2 s
         return await asked(request)
 
     bank.authorize = _authorize
-run.main()
+checked.main()

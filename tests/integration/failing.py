@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from connexion.middleware.server_error import ServerErrorMiddleware
 
-import run
 import store
 from handlers import payments as operations
 from handlers.operations import Operations
@@ -20,6 +19,7 @@ from payments import idempotency
 from server import middleware
 from server.middleware import observe
 from telemetry import logs, metrics, request_context
+from tests.contract import checked
 
 _failed: set[str] = set()
 
@@ -94,4 +94,4 @@ for module, name, point in (
     setattr(module, name, _failing_before(point, getattr(module, name)))
 setattr(store, "settle", _failing_after("settled", store.settle))  # noqa: B010  # mypy has functions fixed
 setattr(middleware, "ordered", _failing_to_send(middleware.ordered))  # noqa: B010
-run.main()
+checked.main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import run
+from tests.contract import checked
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
-run.main()
+checked.main()

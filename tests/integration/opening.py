@@ -6,8 +6,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import run
 import store
+from tests.contract import checked
 
 _configure = store.configure
 
@@ -18,4 +18,4 @@ def _reported(*arguments: Any, **options: Any) -> None:
 
 
 store.configure = _reported
-run.main()
+checked.main()

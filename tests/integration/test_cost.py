@@ -21,6 +21,7 @@ from tests import support
 from tests.support import Gateway, ScriptedBank, wait_until
 
 COUNTING = Path(__file__).with_name("counting.py")
+UNCHECKED = "the check of answers makes calls, too"
 REQUESTS = 100
 ALLOWED_GROWTH = 1.25
 
@@ -32,7 +33,7 @@ PAYMENT, READ, REFUSAL = 1555, 253, 256
 def gateway() -> Iterator[Gateway]:
     bank = Simulator()
     bank.start()
-    with Gateway(script=COUNTING, BANK_URL=bank.url, LOG_FORMAT="json") as running:
+    with Gateway(script=COUNTING, unchecked=UNCHECKED, BANK_URL=bank.url, LOG_FORMAT="json") as running:
         yield running
     bank.stop()
 
@@ -74,7 +75,10 @@ def test_a_refusal_costs_no_more_than_its_figure() -> None:
 
     bank = ScriptedBank(answer_nothing)
     settings = {"BANK_URL": bank.url, "BANK_CONCURRENCY": "1", "BANK_QUEUE": "0", "BANK_TIMEOUT_S": "60"}
-    with Gateway(script=COUNTING, settings=settings, LOG_FORMAT="json") as gateway, ThreadPoolExecutor(1) as pool:
+    with (
+        Gateway(script=COUNTING, unchecked=UNCHECKED, settings=settings, LOG_FORMAT="json") as gateway,
+        ThreadPoolExecutor(1) as pool,
+    ):
         in_progress = pool.submit(requests.post, f"{gateway.api}/payments", json=support.valid_payment(), timeout=60)
         wait_until(lambda: bank.requests)
         assert calls(gateway, gateway.pay, 503) < ALLOWED_GROWTH * REFUSAL

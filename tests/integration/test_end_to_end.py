@@ -18,7 +18,7 @@ import requests
 from bank.simulator import Simulator
 from config import VERSION
 from tests import support
-from tests.support import ROOT, Gateway, valid_payment, wait_until
+from tests.support import CHECKED, ROOT, Gateway, valid_payment, wait_until
 
 
 @pytest.mark.parametrize(
@@ -306,13 +306,13 @@ def test_currencies_can_be_replaced() -> None:
 
 def test_a_limit_that_changes_in_the_contract_changes_the_behaviour(tmp_path: Path) -> None:
     """Limits of fields and of the body come from the YAML alone; no code changes."""
-    copied = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
+    copied = shutil.copytree(ROOT, tmp_path / "copy", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     contract = copied / "payment_gateway_api.yaml"
     text = contract.read_text()
     text = text.replace("maximum: 999999999999\n          example: 1050\n        cvv", "maximum: 500\n        cvv")
     text = text.replace("minLength: 14\n          maxLength: 19", "minLength: 12\n          maxLength: 15")
     contract.write_text(text.replace("x-max-bytes: 16384", "x-max-bytes: 200"))
-    with Gateway(script=copied / "run.py", cwd=copied) as gateway:
+    with Gateway(script=copied / CHECKED.relative_to(ROOT), cwd=copied) as gateway:
         answer = gateway.pay()
         assert answer.json()["detail"] == (
             "card_number must be a string of 12 to 15 ASCII digits; amount must be an integer from 1 to 500."
