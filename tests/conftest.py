@@ -10,6 +10,8 @@ from tests import postgres, state
 from tests.contract import record
 from tests.support import Gateway, store_url
 
+pytest_plugins = ["tests.contract.session"]
+
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
