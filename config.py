@@ -334,7 +334,8 @@ class Config:
     cors_origins: tuple[str, ...] = _setting(
         Kind(_origins, "origins like https://shop.example.com separated by commas, or *"),
         "",
-        "origins whose pages may call the API from a browser; unset, none",
+        "origins whose pages may call the API from a browser; such a page needs the API key, which never belongs in a "
+        "page for the public; unset, none",
     )
     host: str = _setting(
         Kind(_host, "an address or a host name"),
