@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 from uuid import UUID
 
 from config import MEMORY, wrong
-from storage import backup
 from storage.banks import BankMove
 from storage.calls import CONNECTIONS, WAIT_S, Calls
 from storage.fingerprint_keys import FingerprintKeys
@@ -42,8 +41,11 @@ from storage.records import (
     UnresolvedStats,
 )
 from storage.retries import Retries
-from storage.sql import Sql
 from storage.writing import Writing
+
+# SQLAlchemy and Alembic take a third of the time of a start, so they are imported where there is a database.
+if TYPE_CHECKING:
+    from storage.sql import Sql
 
 __all__ = [
     "CONNECTIONS",
@@ -74,7 +76,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class _OpenStore:
-    backend: Memory | Sql
+    backend: "Memory | Sql"
     keys: FingerprintKeys
     calls: Calls
     retries: Retries = field(default_factory=Retries)
@@ -120,6 +122,8 @@ def back_up(url: str, file: Path) -> tuple[str, str] | None:
     """
     if not re.fullmatch(_DATABASE_URLS, url):
         raise wrong("STORE_URL", "is not a database")
+    from storage import backup  # noqa: PLC0415  # see above
+
     if not url.startswith("sqlite:"):
         return backup.commands(url, file)
     backup.back_up(url, file)
@@ -415,8 +419,10 @@ async def stop() -> None:
         await _store.retries.stop()
 
 
-def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool) -> Sql:
+def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool) -> "Sql":
     if re.fullmatch(_DATABASE_URLS, url):
+        from storage.sql import Sql  # noqa: PLC0415  # see above
+
         with contextlib.suppress(InvalidUrl):
             return Sql(url, connections=CONNECTIONS, key_checks=keys.checks, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")

@@ -7,13 +7,15 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from storage.group_commit import GroupCommit
 from storage.memory import Memory
 from storage.records import StoreUnavailable, fields_of
-from storage.sql import Sql
 from telemetry import logs
+
+if TYPE_CHECKING:  # store.py says why
+    from storage.sql import Sql
 
 # Concurrent database calls, each on its own connection. A call takes about 1 ms, so the number does not
 # limit throughput, and PostgreSQL allows 100 connections by default.
@@ -28,10 +30,10 @@ R = TypeVar("R")
 class Calls:
     """Calls the functions of one backend."""
 
-    def __init__(self, backend: Memory | Sql) -> None:
+    def __init__(self, backend: "Memory | Sql") -> None:
         self._threads: ThreadPoolExecutor | None = None
         self._group_commit: GroupCommit | None = None
-        if isinstance(backend, Sql):
+        if not isinstance(backend, Memory):
             self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
             if backend.has_single_writer:
                 self._group_commit = GroupCommit(backend.transact, self._threads)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -77,3 +78,10 @@ def test_module_state_is_in_store_and_bank_only() -> None:
         if any(isinstance(node, ast.Global) for node in ast.walk(ast.parse(path.read_text())))
     }
     assert with_global == {"store.py", "bank/__init__.py"}
+
+
+def test_a_gateway_without_a_database_does_not_import_what_a_database_needs() -> None:
+    """SQLAlchemy and Alembic would lengthen its start by a third."""
+    script = "import sys, run; print({'alembic', 'sqlalchemy'} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"
