@@ -36,7 +36,8 @@ API_KEYS = f"acme:{hashlib.sha256(KEY.encode()).hexdigest()}"
 
 # The card numbers of this test, by which they are found. It keeps no number itself.
 PREFIX = "49990"
-OF_THIS_TEST = re.compile(rb"49990\d{11}")
+IN_BYTES = re.compile(rb"49990[0-9]{11}")
+IN_STR = re.compile(r"49990[0-9]{11}")
 
 # Of 200 card numbers, how many may be left in freed memory. docs/operations.md says how many were seen.
 LEFT_OVER = 20
@@ -93,23 +94,33 @@ class Client:
 def holders() -> list[str]:
     """Return every object that refers to a card number of this test, also one that awaits the garbage collector."""
     gc.unfreeze()
+    if not _any_card_in(gc.get_referents(*gc.get_objects())):  # much faster than object by object
+        return []
     return [
         f"{type(held).__name__}: {held!r}"[:500]
         for held in gc.get_objects()
-        for text in gc.get_referents(held)
-        if isinstance(text, (str, bytes, bytearray)) and OF_THIS_TEST.search(_as_bytes(text))
+        for referent in gc.get_referents(held)
+        if _any_card_in([referent])
     ]
 
 
 def assert_nothing_refers_to_a_card() -> None:
     """Assert it within 5 s: a response is sent before its request has ended, and a machine may be busy."""
+    found: list[str] = []
+
+    def is_free() -> bool:
+        found.clear()  # it would hold the numbers itself
+        found.extend(holders())
+        return not found
+
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not holders(), 5)
-    assert holders() == []
+        wait_until(is_free, 5)
+    assert found == []
 
 
-def _as_bytes(text: str | bytes | bytearray) -> bytes:
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+def _any_card_in(objects: list[Any]) -> bool:
+    texts = [each for each in objects if isinstance(each, (str, bytes, bytearray))]
+    return any((IN_STR if isinstance(text, str) else IN_BYTES).search(text) for text in texts)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -227,7 +238,8 @@ def test_few_card_numbers_are_left_in_the_memory_of_the_process(kind: str, tmp_p
         found: set[str] = set()
         cvvs = 0
         for region in memory_of(running.process.pid):
-            found |= cards.intersection(text.decode() for text in re.findall(rb"(?<!\d)\d{16}(?!\d)", region))
+            # A pattern that begins with a certain digit is found 60 times as fast as one that begins with any.
+            found |= cards.intersection(text.decode() for text in re.findall(rb"4\d{15}", region))
             cvvs += len(re.findall(rb'"cvv": ?"\d{3}"', region))
     assert len(found) <= LEFT_OVER, f"{len(found)} card numbers and {cvvs} CVV fields"
     assert cvvs <= LEFT_OVER, f"{len(found)} card numbers and {cvvs} CVV fields"
