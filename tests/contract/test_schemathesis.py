@@ -1,4 +1,4 @@
-"""Schemathesis as docs/qa.md runs it, and a search for the card numbers and CVVs that it sent, also in a log at DEBUG."""
+"""Schemathesis as docs/qa.md runs it, and a search for the card numbers and CVVs that it sent in answers and logs."""
 
 import base64
 import hashlib
