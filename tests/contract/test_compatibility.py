@@ -132,7 +132,7 @@ WIDENING: dict[str, Edits] = {
         f"{HEADERS} ETag": {"schema": STRING},
         f"{GET} responses 200 headers ETag": {"$ref": f"#/{HEADERS.replace(' ', '/')}/ETag"},
     },
-    "a header of an answer is always there": {f"{HEADERS} RequestId required": True},
+    "a header of an answer is always there": {f"{HEADERS} RateLimit required": True},
     "a link appears": {f"{GET} responses 200 links": {"again": {"$ref": "#/components/links/GetPayment"}}},
     "an operation appears": {"paths /payments get": {"operationId": "list_payments", "responses": {}}},
     "a path appears": {"paths /refunds": {"post": {"operationId": "refund", "responses": {}}}},
