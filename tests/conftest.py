@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests import postgres, state
+from tests import machine, postgres, state
 from tests.contract import record
 from tests.support import Gateway, store_url
 
@@ -19,6 +19,20 @@ def nothing_left_behind() -> Iterator[None]:
     with state.restored():
         yield
     record.raise_if_broken()
+
+
+@pytest.fixture(autouse=True)
+def _machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A test marked `alone` runs while no other process of the run runs a test."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with machine.use(tmp_path_factory.getbasetemp().parent, alone=alone):
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with tests marked `alone` last: then no long test makes them, and those behind them, wait."""
+    last = {item.path for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: item.path in last)
 
 
 @pytest.fixture(scope="session")

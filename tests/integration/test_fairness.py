@@ -11,10 +11,11 @@ from tests.chaos import attacks
 from tests.support import Gateway, reply, scripted_bank, valid_payment
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("attack", attacks.ATTACKS)
 def test_an_attack_leaves_another_merchant_its_goodput(attack: str) -> None:
-    """At least 90 % of it. Other tests use the CPU, too, so the best of three measurements counts."""
+    """At least 90 % of it. Other programs may use the CPU, too, so the best of three measurements counts."""
     left = [0.0]
     while left[-1] < attacks.WANTED and len(left) < 4:
         alone, attacked = attacks.measure(attack, seconds=3, connections=300)

@@ -75,6 +75,8 @@ def simulator() -> Iterator[Simulator]:
     running.stop()
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(300)
 def test_at_three_times_the_capacity_the_throughput_stays_and_the_surplus_is_refused(simulator: Simulator) -> None:
     """An accepted payment takes at most the time of two calls, a refusal milliseconds; reads stay fast."""
     with (
