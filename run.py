@@ -33,7 +33,7 @@ import config as configuration
 import store
 from app import Gateway, create_app
 from bank.simulator import Simulator
-from cli import banner, control_socket, database, operators, table
+from cli import banner, control_socket, database, operators, table, trial
 from cli.answer import Answer
 from config import MEMORY, SETTINGS, SIMULATOR, VERSION, Config, ConfigError
 from handlers.supported import UnsupportedContract
@@ -110,23 +110,9 @@ def _run_command(config: Config, options: argparse.Namespace) -> Answer:
     )
     try:
         operator = operators.this_process()
-        return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=_is_live(config)))
+        return asyncio.run(cli.run(options, operator, Merchants(config.api_keys), live=trial.is_live(config)))
     finally:
         store.close()
-
-
-def _is_live(config: Config) -> bool | None:
-    """Return whether payments move money; None if the settings of this command name no bank."""
-    return None if config.bank_url is None and _beyond_trial(config) else not config.simulates_bank()
-
-
-def _beyond_trial(config: Config) -> str | None:
-    """Return which setting is more than a trial needs; None if this is a trial."""
-    if config.store_url != MEMORY:
-        return f"STORE_URL is not {MEMORY}"
-    if config.api_keys:
-        return "API_KEYS is set"
-    return None if uvicorn_server.is_loopback(config.host) else "HOST is not loopback"
 
 
 def worker() -> AsyncApp:
@@ -137,7 +123,7 @@ def worker() -> AsyncApp:
     Finalize(None, logs.close, exitpriority=0)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        return create_app(config, may_be_open=uvicorn_server.is_loopback(config.host)).app
+        return create_app(config, may_be_open=trial.is_loopback(config.host)).app
     except _STOPS_A_START as error:  # the first start had none of these; a worker that replaces another may
         log.error("worker %d can't start: %s", os.getpid(), _reason(error))
         sys.exit(1)
@@ -160,7 +146,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
     uvicorn_server.connection_limit(config)  # raises ConfigError before anything is opened
     listener = uvicorn_server.listen(config.host, config.port)
     with _bank(config) as (bank_url, shown_url), _metrics(config) as (metrics_url, workers_folder):
-        gateway = create_app(replace(config, bank_url=bank_url), may_be_open=uvicorn_server.is_loopback(config.host))
+        gateway = create_app(replace(config, bank_url=bank_url), may_be_open=trial.is_loopback(config.host))
         _check_callers(config, gateway.merchants)
         log.info("payment gateway %s starts", VERSION)
         for line in configuration.misspelled():
@@ -187,7 +173,7 @@ def _serve(config: Config, overrides: dict[str, str]) -> None:
 
 def _check_bank(config: Config) -> None:
     """Raise `ConfigError` if the simulator would be the bank by an oversight, or was not started by this gateway."""
-    reason = _beyond_trial(config)
+    reason = trial.beyond_trial(config)
     if config.bank_url is None and reason:
         raise ConfigError(
             f"BANK_URL is not set, and {reason}: set BANK_URL to the bank's URL, or to {SIMULATOR} for the built-in "
@@ -202,13 +188,13 @@ def _check_plaintext(config: Config) -> None:
     if config.allow_plaintext:
         return
     errors = []
-    if config.tls_cert is None and not uvicorn_server.is_loopback(config.host):
+    if config.tls_cert is None and not trial.is_loopback(config.host):
         errors.append(
             f"HOST {config.host} can be reached from other machines, and there is no TLS: set TLS_CERT and TLS_KEY, or "
             "ALLOW_PLAINTEXT=1 if a proxy in front of the gateway or a private network protects the cards"
         )
     bank_url = urlsplit(config.bank_url or "")
-    if bank_url.scheme == "http" and not uvicorn_server.is_loopback(bank_url.hostname or "", unresolved=False):
+    if bank_url.scheme == "http" and not trial.is_loopback(bank_url.hostname or "", unresolved=False):
         errors.append(
             "BANK_URL is http, and the bank is not on this machine: set it to the bank's https URL, or "
             "ALLOW_PLAINTEXT=1 if a private network protects the cards"
@@ -219,7 +205,7 @@ def _check_plaintext(config: Config) -> None:
 
 def _check_callers(config: Config, merchants: Merchants) -> None:
     """Read the keys; exit if there are none and the gateway listens on more than loopback."""
-    if not asyncio.run(merchants.list_keys()) and not uvicorn_server.is_loopback(config.host):
+    if not asyncio.run(merchants.list_keys()) and not trial.is_loopback(config.host):
         sys.exit(
             f"HOST {config.host} can be reached from other machines, and there are no API keys: make one with "
             "`run.py keys create MERCHANT`, or set API_KEYS, or set HOST to 127.0.0.1"

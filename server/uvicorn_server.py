@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import ipaddress
 import logging
 import math
 import os
@@ -165,18 +164,6 @@ def listen(host: str, port: int) -> socket.socket:
 def reason(error: OSError) -> str:
     """Return the system's reason, without what Python appends in parentheses."""
     return str(error.strerror).partition(" (")[0]
-
-
-def is_loopback(host: str, *, unresolved: bool = True) -> bool:
-    """Return whether this address or host name is on this machine only.
-
-    unresolved: what a name is that does not resolve; nobody can connect to such a HOST, which `listen` reports
-    """
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return unresolved
-    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def raise_file_limit() -> None:
