@@ -71,6 +71,8 @@ class Workers(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that have ended or hang."""
+        for process in self.processes:
+            process.child_conn.close()  # a worker that ends while it is asked then counts as ended at once
         before = list(self.processes)
         super().keep_subprocess_alive()
         for old, new in zip(before, self.processes, strict=True):

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -81,3 +82,16 @@ def test_a_worker_that_dies_is_replaced_and_the_log_says_so(tmp_path: Path) -> N
         wait_until(lambda: "can't start: the store at STORE_URL can't be used now: no such folder\n" in gateway.log, 30)
         moved.rename(folder)
     assert "Traceback" not in gateway.log
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test finds the workers in Linux's /proc")
+def test_a_worker_that_dies_while_it_is_asked_is_replaced_at_once(tmp_path: Path) -> None:
+    """The supervisor asks each worker twice a second, and gives one that lives 30 s to respond."""
+    settings = {"STORE_URL": f"sqlite:///{tmp_path}/payments.db", "FINGERPRINT_KEY": "0f" * 32}
+    with Gateway(settings=settings, WORKERS="2") as gateway:
+        wait_until(lambda: gateway.pay().status_code == 201, 60)
+        killed, _ = workers(gateway)
+        os.kill(killed, signal.SIGSTOP)
+        time.sleep(2)  # the supervisor has asked the worker by now
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: f"worker {killed} has ended (SIGKILL), and worker " in gateway.log, 20)
