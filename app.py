@@ -1,9 +1,13 @@
 """The composition root: `create_app(config)` creates all parts of the gateway and connects them."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
+
+# Connexion imports Starlette's test client, which warns at every start about the httpx that it finds.
+warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
 
 from connexion import AsyncApp
 from connexion.exceptions import ProblemException
@@ -22,14 +26,7 @@ from server import middleware
 from server.admission import Admission
 from server.lifespan import lifespan
 from server.middleware.rate_limit import RateLimiter
-
-
-class Gateway(NamedTuple):
-    """A gateway that is ready to serve, and the parts of it that run.py uses."""
-
-    app: AsyncApp
-    contract: Contract
-    merchants: Merchants
+from server.start import Gateway
 
 
 def today_utc() -> date:

@@ -7,9 +7,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import app
 import run
-from app import Gateway, create_app
+from app import create_app
 from server import uvicorn_server
+from server.start import Gateway
 from tests.contract.record import FILE, Record
 from tests.contract.writing import CheckedProtocol, Checker
 
@@ -23,7 +25,7 @@ def _checked(*arguments: Any, **options: Any) -> Gateway:
 
 
 # Worker processes import this module, too, because it is the main module of their parent.
-setattr(run, "create_app", _checked)  # noqa: B010  # mypy has both fixed
+setattr(app, "create_app", _checked)  # noqa: B010  # mypy has both fixed
 setattr(uvicorn_server, "Protocol", CheckedProtocol)  # noqa: B010
 
 if __name__ == "__main__":

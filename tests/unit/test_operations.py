@@ -589,6 +589,7 @@ STARTING = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv.pop(1))
+import app
 import run
 from handlers import contract
 contract.PATH = Path(sys.argv.pop(1))
