@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,9 +14,10 @@ from typing import Self
 
 import pytest
 import requests
-from playwright.sync_api import APIResponse, Browser, BrowserContext, Request, Route, expect, sync_playwright
+from playwright.sync_api import APIResponse, Browser, BrowserContext, Request, Route, expect
 
 from bank.simulator import Simulator
+from tests import chromium
 from tests.support import (
     AUTHORIZED_CARD,
     DECLINED_CARD,
@@ -30,9 +30,7 @@ from tests.support import (
     wait_until,
 )
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+pytestmark = chromium.needed
 
 expect.set_options(timeout=30_000)  # milliseconds; the machine may be busy
 
@@ -127,33 +125,12 @@ class Visit:
             self.bodies.append(request.post_data)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A Chromium without network traffic of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser in which nobody has been to the shop before."""
     with browser.new_context() as context:
         context.set_default_timeout(30_000)
         yield context
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    """A bank of the gateway's own, whose ledger shows what it decided."""
-    running = Simulator()
-    running.start()
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -20,14 +20,6 @@ RATE = {"ratelimit", "ratelimit-policy"}
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[Simulator]:
-    running = Simulator()
-    running.start()
-    yield running
-    running.stop()
-
-
 @pytest.fixture(scope="module", params=["memory", "sqlite"])
 def failing(
     request: pytest.FixtureRequest, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
