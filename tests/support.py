@@ -68,6 +68,20 @@ def valid_payment(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in payment.items() if value is not None}
 
 
+def shown_payment(payment_id: str) -> dict[str, Any]:
+    """Return an authorized payment as a gateway shows it."""
+    return {
+        "id": payment_id,
+        "status": "AUTHORIZED",
+        "card_last4": "8877",
+        "expiry_month": 12,
+        "expiry_year": 2099,
+        "currency": "GBP",
+        "amount": 1050,
+        "created_at": "2026-11-22T10:15:30.123456Z",
+    }
+
+
 def authorization_request(**changes: Any) -> AuthorizationRequest:
     """Return what a bank is asked for a payment that the simulator authorizes, with `changes`."""
     values = {

@@ -6,18 +6,9 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tests.support import UNKNOWN_ID, reply, scripted_bank
+from tests.support import UNKNOWN_ID, reply, scripted_bank, shown_payment
 
-PAYMENT: Final = {
-    "id": UNKNOWN_ID,
-    "status": "AUTHORIZED",
-    "card_last4": "8877",
-    "expiry_month": 12,
-    "expiry_year": 2099,
-    "currency": "GBP",
-    "amount": 1050,
-    "created_at": "2026-11-22T10:15:30.123456Z",
-}
+PAYMENT: Final = shown_payment(UNKNOWN_ID)
 FIELD_ERROR: Final = {"field": "payment_id", "code": "wrong_format", "message": "must be new"}
 PROBLEM: Final = {
     "type": "about:blank",

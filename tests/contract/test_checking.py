@@ -13,7 +13,7 @@ from handlers.contract import Contract
 from tests.contract import record
 from tests.contract.record import Record
 from tests.contract.writing import Checker, Watch
-from tests.support import AUTHORIZED_CARD
+from tests.support import AUTHORIZED_CARD, shown_payment
 
 WITHOUT_KEYS = Contract((), today_utc, lambda: True, simulator=True)
 WITH_KEYS = Contract((), today_utc, lambda: False, simulator=True)
@@ -28,16 +28,7 @@ def without(mapping: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 ID = "3f2b8c1e-5a7d-4e0b-9c56-0d1e2f3a4b5c"
-PAYMENT = {
-    "id": ID,
-    "status": "AUTHORIZED",
-    "card_last4": "8877",
-    "expiry_month": 12,
-    "expiry_year": 2099,
-    "currency": "GBP",
-    "amount": 1050,
-    "created_at": "2026-11-22T10:15:30.123456Z",
-}
+PAYMENT = shown_payment(ID)
 PAID = {"content-type": "application/json", "x-request-id": "r-1", "location": f"/api/v1/payments/{ID}"}
 PROBLEM = {
     "type": "about:blank",
