@@ -10,9 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from connexion.http_facts import METHODS
 from jsonschema_rs import Draft4Validator
-
-_METHODS: Final = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 # jsonschema-rs does not have these in Draft 4.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -93,7 +92,7 @@ class Promises:
         base = self._document["servers"][0]["url"].rstrip("/")
         for path, item in self._document["paths"].items():
             pattern = re.compile("[^/]+".join(re.escape(part) for part in re.split(r"\{[^}]+\}", base + path)))
-            for method in item.keys() & _METHODS:
+            for method in METHODS & item.keys():
                 responses = {
                     int(status): self._documented(found) for status, found in item[method]["responses"].items()
                 }
