@@ -60,7 +60,7 @@ class Contract:
         self.base_path: str = self.document["servers"][0]["url"].rstrip("/")
         self.max_errors: int = self.document["components"]["schemas"]["Problem"]["properties"]["errors"]["maxItems"]
         self._as_json = lru_cache(maxsize=1)(lambda *when: json.dumps(self._served(*when)).encode())
-        # 50 times as slow
+        # Made on demand: writing YAML takes 50 times as long.
         self._as_yaml = lru_cache(maxsize=1)(
             lambda *when: yaml.safe_dump(self._served(*when), sort_keys=False, allow_unicode=True).encode()
         )
