@@ -1,25 +1,42 @@
 """The acquiring banks: the registry, the slots for calls, and the circuit breakers.
 
-`configure()` chooses the bank; `authorize()` and `look_up()` call it.
+`configure()` chooses the bank; `authorize()`, `act()` and the look-ups call it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import config
 from bank.breaker import Breakers, Circuit, not_reached
 from bank.client import AcquiringBank
-from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, Overloaded, Refused
-from bank.interface import Authorization, AuthorizationRequest, Bank, LookUp
+from bank.errors import BankError, NoAnswer, NoLookUp, NotReached, NotSupported, Overloaded, Refused
+from bank.interface import (
+    APPROVED,
+    DO_NOT_HONOUR,
+    ActionLookUp,
+    ActionRequest,
+    ActionResult,
+    ActionType,
+    Authorization,
+    AuthorizationRequest,
+    Bank,
+    LookUp,
+)
 from bank.slots import Slots
 from telemetry import metrics
 
 __all__ = [
+    "APPROVED",
     "BANKS",
+    "DO_NOT_HONOUR",
+    "ActionLookUp",
+    "ActionRequest",
+    "ActionResult",
+    "ActionType",
     "Authorization",
     "AuthorizationRequest",
     "Bank",
@@ -28,9 +45,13 @@ __all__ = [
     "NoAnswer",
     "NoLookUp",
     "NotReached",
+    "NotSupported",
     "Overloaded",
     "Refused",
 ]
+
+Q = TypeVar("Q")
+R = TypeVar("R")
 
 # A further bank is one file and one line here; the scheme of BANK_URL selects it.
 BANKS: Final[dict[str, Callable[..., Bank]]] = {
@@ -127,14 +148,28 @@ async def authorize(request: AuthorizationRequest) -> Authorization:
 
     Raises `NotReached`, `Refused` or `NoAnswer`.
     """
-    current, merchant = _current(), request.merchant
-    if not current.slots.take(merchant):
-        await _wait_for_slot(current, merchant)
+    return await _call(request.merchant, _current().bank.authorize, request)
+
+
+async def act(request: ActionRequest) -> ActionResult:
+    """Ask the bank to capture, void or refund a payment; otherwise as `authorize`.
+
+    Raises `NotSupported`, `NotReached`, `Refused` or `NoAnswer`.
+    """
+    await check_supports(request.type)
+    bank = _current().bank
+    methods = {ActionType.CAPTURE: bank.capture, ActionType.VOID: bank.void, ActionType.REFUND: bank.refund}
+    return await _call(request.merchant, methods[request.type], request)
+
+
+async def check_supports(action: ActionType) -> None:
+    """Raise `NotSupported` if the bank can't do an action, or `NotReached` if that is not known now."""
     try:
-        with current.breakers.guard(merchant), metrics.BANK_IN_FLIGHT.track_inprogress(), metrics.BANK_SECONDS.time():
-            return await current.bank.authorize(request)
-    finally:
-        current.slots.release(merchant)
+        supported = await _current().bank.supports(action)
+    except BankError as error:
+        raise NotReached(f"what the bank can do is not known: {error}", sent=False) from None
+    if not supported:
+        raise NotSupported
 
 
 async def look_up(payment_id: UUID) -> LookUp:
@@ -142,11 +177,12 @@ async def look_up(payment_id: UUID) -> LookUp:
 
     Raises `NoLookUp` when the bank offers no look-up, and another `BankError` when the caller should ask again later.
     """
-    current = _current()
-    async with current.look_ups:
-        current.look_up_circuit.check()
-        with current.look_up_circuit.calling(), metrics.BANK_IN_FLIGHT.track_inprogress():
-            return await current.bank.look_up(payment_id)
+    return await _look_up(lambda bank: bank.look_up(payment_id))
+
+
+async def look_up_action(payment_id: UUID, action_id: UUID) -> ActionLookUp:
+    """Ask the bank for the outcome of an action; otherwise as `look_up`."""
+    return await _look_up(lambda bank: bank.look_up_action(payment_id, action_id))
 
 
 def identity() -> str:
@@ -207,6 +243,26 @@ def _check_url(url: str) -> None:
 def _current() -> _Configured:
     assert _configured is not None, "call bank.configure() first"
     return _configured
+
+
+async def _call(merchant: str, ask: Callable[[Q], Awaitable[R]], request: Q) -> R:
+    """Make a call that may move money, in a slot and unless a circuit is open."""
+    current = _current()
+    if not current.slots.take(merchant):
+        await _wait_for_slot(current, merchant)
+    try:
+        with current.breakers.guard(merchant), metrics.BANK_IN_FLIGHT.track_inprogress(), metrics.BANK_SECONDS.time():
+            return await ask(request)
+    finally:
+        current.slots.release(merchant)
+
+
+async def _look_up(ask: Callable[[Bank], Awaitable[R]]) -> R:
+    current = _current()
+    async with current.look_ups:
+        current.look_up_circuit.check()
+        with current.look_up_circuit.calling(), metrics.BANK_IN_FLIGHT.track_inprogress():
+            return await ask(current.bank)
 
 
 async def _wait_for_slot(current: _Configured, merchant: str) -> None:

@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, Self, TypeVar
 from uuid import UUID
 
@@ -22,21 +23,25 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
-from bank import deadline, strict_json, waiting
-from bank.errors import BankError, NoAnswer, NoLookUp, NoReply, NotReached, Refused, Unavailable
-from bank.interface import Authorization, AuthorizationRequest, LookUp
-from config import VERSION
+from bank import deadline, replies, waiting
+from bank.acquirer_actions import AcquirerActions
+from bank.errors import BankError, NoAnswer, NoLookUp, NoReply, NotReached
+from bank.interface import (
+    APPROVED,
+    DO_NOT_HONOUR,
+    ActionLookUp,
+    ActionRequest,
+    ActionResult,
+    ActionType,
+    Authorization,
+    AuthorizationRequest,
+    Bank,
+    LookUp,
+)
+from bank.request_headers import HEADERS
 from telemetry import metrics
 
 R = TypeVar("R")
-
-MAX_REPLY_BYTES: Final = 64 * 1024
-MAX_CODE_LENGTH: Final = 64  # characters of an authorization code
-
-# 4xx replies that say nothing about the content of the request, so money may have moved: the request took too long
-# (408), the same request is in progress (409), it came too early (425) or too often (429), nginx's client was gone
-# (499). RFC 9110, RFC 8470, RFC 6585.
-IN_DOUBT: Final = frozenset({408, 409, 425, 429, 499})
 
 # The longest time in seconds for a look-up, retries included: others wait behind it.
 LOOK_UP_S: Final = 3.0
@@ -51,15 +56,9 @@ BACKOFF_FACTOR_S: Final = 0.1
 BACKOFF_MAX_S: Final = 1.0
 BACKOFF_JITTER_S: Final = 0.1
 
-_HEADERS: Final = {
-    "User-Agent": f"payment-gateway/{VERSION}",
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-}
 
-
-class AcquiringBank:
-    """A bank that speaks the acquirer's protocol at `{url}/payments`."""
+class AcquiringBank(Bank):
+    """A bank that speaks the acquirer's protocol at `{url}/payments`, and perhaps its extension for actions."""
 
     def __init__(
         self,
@@ -80,6 +79,7 @@ class AcquiringBank:
         # No session: it would keep cookies, and take proxies, .netrc and CA bundles from the environment.
         self._adapter = _Adapter(pool_maxsize=concurrency, max_retries=_retry(retries))
         self._post = requests.Request("POST", self._url).prepare()
+        self._actions = AcquirerActions(url.rstrip("/"), self._send)
 
     async def authorize(self, request: AuthorizationRequest) -> Authorization:
         """Ask the bank to authorize a payment.
@@ -87,7 +87,7 @@ class AcquiringBank:
         Takes at most `timeout_s`, retries included. Raises `NotReached`, `Refused` or `NoAnswer`.
         """
         seconds = min(self._timeout_s, request.answer_by - time.monotonic())
-        return await waiting.run(lambda: self._guarded(seconds, lambda: self._authorize(request)))
+        return await self._call(seconds, lambda: self._authorize(request))
 
     async def look_up(self, payment_id: UUID) -> LookUp:
         """Ask the bank for the outcome of a payment, as the built-in simulator offers it.
@@ -97,7 +97,27 @@ class AcquiringBank:
         never to authorize the payment.
         """
         seconds = min(self._timeout_s, LOOK_UP_S)
-        return await waiting.run(lambda: self._guarded(seconds, lambda: self._look_up(payment_id)))
+        return await self._call(seconds, lambda: self._look_up(payment_id))
+
+    async def supports(self, action: ActionType) -> bool:
+        """Return whether the bank has the extension for actions, of which it is asked once a minute at most.
+
+        Raises a `BankError` if that is not known now.
+        """
+        seconds = min(self._timeout_s, LOOK_UP_S)
+        return action in await self._actions.capabilities(partial(self._call, seconds))
+
+    async def capture(self, request: ActionRequest) -> ActionResult:
+        """Capture an authorized payment, as `Bank.capture` says; the other actions likewise."""
+        seconds = min(self._timeout_s, request.answer_by - time.monotonic())
+        return await self._call(seconds, lambda: self._actions.act(request))
+
+    void = refund = capture
+
+    async def look_up_action(self, payment_id: UUID, action_id: UUID) -> ActionLookUp:
+        """Ask the bank for the outcome of an action; otherwise as `look_up`."""
+        seconds = min(self._timeout_s, LOOK_UP_S)
+        return await self._call(seconds, lambda: self._actions.look_up(payment_id, action_id))
 
     def close(self) -> None:
         """Close the pooled connections; wait up to BANK_CONNECT_TIMEOUT_S for those being made."""
@@ -112,43 +132,36 @@ class AcquiringBank:
         content = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         post = copy.copy(self._post)
         # HTTPAdapter needs a mapping; a dict costs less than requests' case-insensitive one.
-        post.headers = {**_HEADERS, **content, **identity}  # type: ignore[assignment]
+        post.headers = {**HEADERS, **content, **identity}  # type: ignore[assignment]
         post.body = body
         with self._send(post) as response:
-            status = response.status_code
-            if status == 200:
-                return _authorization(_json(_read(response)), payment_id, request.card_number)
-            if status == 503 or (400 <= status <= 499 and status not in IN_DOUBT):
-                _check_payment_id(_json_if_readable(response), payment_id)
-                raise Unavailable("the bank answered 503") if status == 503 else Refused(f"the bank answered {status}")
-            raise NoAnswer(f"the bank answered {status}")
+            reply = replies.decision(response, partial(replies.check_payment_id, payment_id=payment_id))
+        return _authorization(reply, request.card_number)
 
     def _look_up(self, payment_id: UUID) -> LookUp:
-        with self._send(requests.Request("GET", f"{self._url}/{payment_id}", _HEADERS).prepare()) as response:
-            status = response.status_code
-            if status == 503:
-                raise Unavailable("the bank answered 503")
-            if status >= 500 or status in IN_DOUBT:
-                raise NoAnswer(f"the bank answered {status}")
-            reply = _json(_read(response)) if status == 200 else None
+        with self._send(requests.Request("GET", f"{self._url}/{payment_id}", HEADERS).prepare()) as response:
+            reply = replies.information(response)
         if not isinstance(reply, dict) or "payment_id" not in reply:
             raise NoLookUp("this bank offers no look-up")
-        _check_payment_id(reply, str(payment_id))
+        replies.check_payment_id(reply, str(payment_id))
         known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
         if reply.get("status") not in known:
             raise NoAnswer("the bank's reply is not readable")
         authorized = known[reply["status"]]
         final = authorized is None and reply.get("final") is True
-        return LookUp(authorized, final=final, code=_code(reply) if authorized else "")
+        return LookUp(authorized, final=final, code=replies.code_of(reply) if authorized else "")
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         return self._adapter.send(
             request,
             timeout=(self._connect_timeout_s, self._timeout_s),
-            stream=True,  # _read limits the size of the body
+            stream=True,  # replies.py limits the size of the body
             verify=self._verify,
             cert=self._cert,
         )
+
+    async def _call(self, seconds: float, call: Callable[[], R]) -> R:
+        return await waiting.run(lambda: self._guarded(seconds, call))
 
     def _guarded(self, seconds: float, call: Callable[[], R]) -> R:
         """Make a call within `seconds`; turn every exception into a `BankError` without the original's text."""
@@ -260,49 +273,9 @@ def _protocol(request: AuthorizationRequest) -> dict[str, str | int]:
     }
 
 
-def _read(response: requests.Response) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_content(8 * 1024):
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise NoAnswer("the bank's reply is too large")
-    return bytes(body)
-
-
-def _authorization(reply: Any, payment_id: str, card_number: str) -> Authorization:
-    _check_payment_id(reply, payment_id)
+def _authorization(reply: Any, card_number: str) -> Authorization:
     if not isinstance(reply, dict) or not isinstance(reply.get("authorized"), bool):
         raise NoAnswer("the bank's reply is not readable")
-    code = _code(reply)
-    return Authorization(authorized=reply["authorized"], code="" if card_number in code else code)
-
-
-def _check_payment_id(reply: Any, payment_id: str) -> None:
-    """Raise `NoAnswer` if the reply names another payment: HTTP/1.1 does not say to which request a reply belongs.
-
-    The name is optional, because the acquirer's protocol does not have it.
-    """
-    if isinstance(reply, dict) and reply.get("payment_id", payment_id) != payment_id:
-        raise NoAnswer("the bank's reply names another payment")
-
-
-def _code(reply: dict[str, Any]) -> str:
-    """Return the authorization code in a reply, or "" if there is none that can be kept: it never is an error."""
-    code = reply.get("authorization_code")
-    if isinstance(code, str) and len(code) <= MAX_CODE_LENGTH and code.isascii() and code.isprintable():
-        return code
-    return ""
-
-
-def _json_if_readable(response: requests.Response) -> Any:
-    try:
-        return _json(_read(response))
-    except Exception:  # the status has said enough
-        return None
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return strict_json.loads(body)
-    except ValueError:
-        return None
+    code, authorized = replies.code_of(reply), reply["authorized"]
+    response_code = APPROVED if authorized else DO_NOT_HONOUR
+    return Authorization(authorized, code="" if card_number in code else code, response_code=response_code)

@@ -7,6 +7,7 @@
     ├── Refused          money has not moved; the bank rejected our request, and sending it again is useless
     ├── NoAnswer         money may have moved; never report a decline, never send the request again blindly
     │   └── NoReply      no complete reply came
+    ├── NotSupported     the bank has no such operation; nothing was sent
     └── NoLookUp         the bank cannot be asked for the outcome of a payment; an operator has to find out
 
 A decline is not an error but a value. Messages are the gateway's own words. They hold nothing that the bank or the
@@ -47,6 +48,13 @@ class NoAnswer(BankError):
 
 class NoReply(NoAnswer):
     """The request may have arrived, and no complete reply came back in time."""
+
+
+class NotSupported(BankError):
+    """The bank has no such operation."""
+
+    def __init__(self, reason: object = "the bank has no such operation") -> None:
+        super().__init__(reason, sent=False)
 
 
 class NoLookUp(BankError):

@@ -5,6 +5,8 @@
 The last digit of the card number decides: 1, 3, 5, 7 and 9 are authorized, 2, 4, 6 and 8 declined, and 0 is
 answered 503. A request without all five fields, or with another last character, is answered 400. Beyond these rules,
 the card numbers in `_instead` and `_afterwards` produce every other kind of answer, and a payment can be looked up.
+Captures, voids and refunds are an extension that real banks may lack (bank/acquirer_actions.py), with amounts that
+produce every other kind of answer.
 Its decisions are at /ledger, and at /ledger.csv as a statement for `run.py reconcile`.
 
 It is a Flask app under uvicorn. Its thread pool is so large that calls which hang on purpose do not delay others.
@@ -12,8 +14,6 @@ It is a Flask app under uvicorn. Its thread pool is so large that calls which ha
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import signal
 import socket
@@ -25,8 +25,24 @@ from uuid import uuid4
 
 import uvicorn
 from a2wsgi import WSGIMiddleware
-from flask import Flask, Response, request
+from flask import Blueprint, Flask, Response, request
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bank.acquirer_actions import CAPABILITIES
+from bank.ledger import Ledger
+
+# Cards that are authorized, and whose captures or refunds are declined.
+DECLINES: Final = {
+    "4000000000000259": frozenset({"captures"}),
+    "4000000000003238": frozenset({"refunds"}),
+}
+
+# Amounts of captures, voids and refunds that the bank does, and answers by closing the connection, or too late; and
+# amounts for which it does nothing: it refuses the request, or answers 503.
+UNANSWERED: Final = 127_27
+LATE: Final = 119_19
+REFUSED: Final = 143_43
+UNAVAILABLE: Final = 150_50
 
 FIELDS: Final = ("card_number", "expiry_date", "currency", "amount", "cvv")
 
@@ -85,47 +101,9 @@ class Simulator:
         self._thread.join()
 
 
-# The ledger's entry for a payment that was looked up before any request for it arrived. It is never authorized.
-UNKNOWN: Final[dict[str, Any]] = {"authorized": False, "authorization_code": "", "amount": None, "currency": None}
-
-
-class _Ledger:
-    """The bank's decisions by payment id. A decision about a request without an id is not kept."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._decided: dict[str, dict[str, Any]] = {}
-
-    def decide(self, payment_id: str | None, payment: dict[str, Any], *, authorized: bool) -> dict[str, Any]:
-        """Return the decision about a payment; the first one counts, however often the request comes.
-
-        It has the payment's id if the request had it.
-        """
-        decision: dict[str, Any] = {"authorized": authorized, "authorization_code": str(uuid4()) if authorized else ""}
-        if payment_id is None:
-            return decision
-        entry = {**decision, "amount": payment["amount"], "currency": payment["currency"]}
-        with self._lock:
-            kept = self._decided.setdefault(payment_id, entry)
-        return {"payment_id": payment_id, **{name: kept[name] for name in decision}}
-
-    def find(self, payment_id: str) -> dict[str, Any]:
-        """Return the outcome of a payment. An unknown payment is declined if it arrives later, so that is final."""
-        with self._lock:
-            kept = self._decided.setdefault(payment_id, UNKNOWN)
-        if kept is UNKNOWN:
-            return {"status": "unknown", "final": True}
-        status = "authorized" if kept["authorized"] else "declined"
-        return {"status": status, "authorization_code": kept["authorization_code"]}
-
-    def all(self) -> dict[str, dict[str, Any]]:
-        with self._lock:
-            return dict(self._decided)
-
-
 def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
     app = Flask("bank.simulator")
-    ledger = _Ledger()
+    ledger = Ledger()
     instead, afterwards = _instead(), _afterwards(sleep)
 
     @app.post("/payments")
@@ -136,7 +114,7 @@ def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
         card_number = str(payment["card_number"])
         if card_number in instead:
             return instead[card_number]()
-        match card_number[-1:]:
+        match "1" if card_number in DECLINES else card_number[-1:]:
             case "1" | "3" | "5" | "7" | "9":
                 authorized = True
             case "2" | "4" | "6" | "8":
@@ -145,7 +123,8 @@ def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
                 return _reply(503, {})
             case _:
                 return _reply(400, {"errorMessage": "The request supplied is not supported by the simulator"})
-        decision = ledger.decide(request.headers.get("Idempotency-Key"), payment, authorized=authorized)
+        payment_id, declines = request.headers.get("Idempotency-Key"), DECLINES.get(card_number, frozenset())
+        decision = ledger.decide(payment_id, payment, authorized=authorized, declines=declines)
         sleep(latency_s)
         return afterwards.get(card_number, partial(_reply, 200))(decision)
 
@@ -159,21 +138,45 @@ def _create_app(latency_s: float, sleep: Callable[[float], object]) -> Flask:
 
     @app.get("/ledger.csv")
     def show_statement() -> Response:
-        return Response(_statement(ledger.all()), mimetype="text/csv")
+        return Response(ledger.statement(), mimetype="text/csv")
 
+    app.register_blueprint(_actions(ledger, latency_s, sleep))
     return app
 
 
-def _statement(decided: dict[str, dict[str, Any]]) -> str:
-    """Return the ledger as a statement for `run.py reconcile`, without payments that never arrived."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("payment_id", "amount", "currency", "outcome"))
-    for payment_id, entry in decided.items():
-        if entry is not UNKNOWN:
-            outcome = "authorized" if entry["authorized"] else "declined"
-            lines.writerow((payment_id, entry["amount"], entry["currency"], outcome))
-    return text.getvalue()
+def _actions(ledger: Ledger, latency_s: float, sleep: Callable[[float], object]) -> Blueprint:
+    """Return the extension for captures, voids and refunds."""
+    actions = Blueprint("actions", __name__)
+
+    @actions.get("/capabilities")
+    def show_capabilities() -> Response:
+        return _reply(200, CAPABILITIES)
+
+    @actions.post("/payments/<payment_id>/<any(captures, voids, refunds):kind>")
+    def act(payment_id: str, kind: str) -> Response:
+        action = request.get_json(silent=True)
+        if not isinstance(action, dict) or not _is_action(action):
+            return _reply(400, {"error_message": "Not all required properties were sent in the request"})
+        if action["amount"] == REFUSED:
+            return _reply(400, {"errorMessage": "refused on demand"})
+        if action["amount"] == UNAVAILABLE:
+            return _reply(503, {})
+        decision = ledger.act(payment_id, kind, action)
+        if action["amount"] == UNANSWERED:
+            return _drop_connection()
+        sleep(SILENT_S if action["amount"] == LATE else latency_s)
+        return _reply(200, decision)
+
+    @actions.get("/payments/<payment_id>/actions/<action_id>")
+    def look_up_action(payment_id: str, action_id: str) -> Response:
+        return _reply(200, {"action_id": action_id, **ledger.find_action(payment_id, action_id)})
+
+    return actions
+
+
+def _is_action(action: dict[str, Any]) -> bool:
+    amount, others = action.get("amount"), (action.get("action_id"), action.get("currency"))
+    return type(amount) is int and amount > 0 and all(isinstance(other, str) for other in others)
 
 
 def _reply(status: int, body: object) -> Response:

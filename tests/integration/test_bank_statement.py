@@ -25,7 +25,10 @@ def test_the_ledger_of_the_simulator_is_reconciled(kind: str, tmp_path: Path, re
         assert answered.headers["Content-Type"].startswith("text/csv")
         statement = tmp_path / "statement.csv"
         statement.write_text(answered.text)
-        assert answered.text.splitlines()[:2] == ["payment_id,amount,currency,outcome", f"{paid[0]},100,GBP,authorized"]
+        assert answered.text.splitlines()[:2] == [
+            "payment_id,amount,currency,outcome,captured,refunded",
+            f"{paid[0]},100,GBP,authorized,0,0",
+        ]
         agreed = gateway.operate("reconcile", "statement.csv", cwd=tmp_path)
         assert (agreed.returncode, agreed.stderr) == (0, "")
         assert [line.split()[-1] for line in agreed.stdout.splitlines()] == ["payments", "4", "0", "0", "0", "0", "0"]
@@ -33,7 +36,7 @@ def test_the_ledger_of_the_simulator_is_reconciled(kind: str, tmp_path: Path, re
         heading, _, *lines = answered.text.splitlines()
         lines = [line.replace(f"{paid[1]},200", f"{paid[1]},201") for line in lines]
         lines = [line.replace("declined", "authorized") for line in lines]
-        statement.write_text("\n".join([heading, *lines, f"{UNKNOWN_ID},7,USD,authorized"]))
+        statement.write_text("\n".join([heading, *lines, f"{UNKNOWN_ID},7,USD,authorized,0,0"]))
         differs = gateway.operate("reconcile", "statement.csv", "--json", cwd=tmp_path)
         assert (differs.returncode, differs.stderr) == (1, "")
         report = json.loads(differs.stdout)
@@ -56,7 +59,7 @@ def test_the_ledger_of_the_simulator_is_reconciled(kind: str, tmp_path: Path, re
             "in the order of the statement"
         )
 
-        statement.write_text(f"{heading}\n{UNKNOWN_ID},4242424242424242,sterling,authorized\n")
+        statement.write_text(f"{heading}\n{UNKNOWN_ID},4242424242424242,sterling,authorized,0,0\n")
         malformed = gateway.operate("reconcile", str(statement))
         assert (malformed.returncode, malformed.stdout) == (2, "")
         assert malformed.stderr == f"{statement} line 2: currency must be three capital letters\n"

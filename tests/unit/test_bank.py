@@ -292,3 +292,77 @@ def test_the_longest_call_waits_for_a_slot_and_for_the_bank(monkeypatch: pytest.
     """`longest_s` is the sum of both, so callers know how long a request may still reach the bank."""
     use(monkeypatch, connect_timeout_s=0.5, timeout_s=3)
     assert bank.longest_s() == 3.5
+
+
+class Paying(bank.Bank):
+    """A bank that authorizes payments, and says nothing about what it can do with them."""
+
+    async def authorize(self, request: bank.AuthorizationRequest) -> bank.Authorization:
+        raise AssertionError(request)
+
+    def close(self) -> None:
+        pass
+
+
+class Capturing(Paying):
+    """A bank that can capture, and do nothing else with a payment."""
+
+    operations = frozenset({bank.ActionType.CAPTURE})
+
+    def __init__(self) -> None:
+        self.asked: list[bank.ActionRequest] = []
+        self.unknown: bank.BankError | None = None
+
+    async def supports(self, action: bank.ActionType) -> bool:
+        if self.unknown is not None:
+            raise self.unknown
+        return await super().supports(action)
+
+    async def capture(self, request: bank.ActionRequest) -> bank.ActionResult:
+        self.asked.append(request)
+        return bank.ActionResult(approved=True, response_code=bank.APPROVED)
+
+
+def action(kind: bank.ActionType) -> bank.ActionRequest:
+    return bank.ActionRequest(
+        action_id=uuid4(),
+        payment_id=uuid4(),
+        type=kind,
+        merchant="acme",
+        amount=100,
+        currency="GBP",
+        final=False,
+        trace={},
+        answer_by=time.monotonic() + 60,
+    )
+
+
+def test_a_bank_names_the_actions_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent no other one, and none while what it can do is not known."""
+    acquirer = Capturing()
+    monkeypatch.setitem(bank.BANKS, "further", lambda _url, **_options: acquirer)
+    bank.configure("further://bank", **OPTIONS)
+    capture = action(bank.ActionType.CAPTURE)
+    assert asyncio.run(bank.act(capture)).approved
+    for kind in (bank.ActionType.VOID, bank.ActionType.REFUND):
+        for attempt in (bank.check_supports(kind), bank.act(action(kind))):
+            with pytest.raises(bank.NotSupported) as refused:
+                asyncio.run(attempt)
+            assert not refused.value.sent
+    with pytest.raises(bank.NoLookUp):
+        asyncio.run(bank.look_up_action(capture.payment_id, capture.action_id))
+    acquirer.unknown = bank.NoAnswer("the bank answered 500")
+    for attempt in (bank.check_supports(capture.type), bank.act(capture)):
+        with pytest.raises(bank.NotReached) as unknown:
+            asyncio.run(attempt)
+        assert not unknown.value.sent
+    assert acquirer.asked == [capture]
+
+
+def test_a_bank_without_actions_needs_no_word_about_them() -> None:
+    """It has none, and its methods for them say so."""
+    acquirer = Paying()
+    for kind, ask in (("CAPTURE", acquirer.capture), ("VOID", acquirer.void), ("REFUND", acquirer.refund)):
+        assert not asyncio.run(acquirer.supports(bank.ActionType(kind)))
+        with pytest.raises(bank.NotSupported):
+            asyncio.run(ask(action(bank.ActionType(kind))))
