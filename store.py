@@ -24,21 +24,33 @@ from storage.calls import CONNECTIONS, WAIT_S, Calls
 from storage.fingerprint_keys import FingerprintKeys
 from storage.memory import Memory
 from storage.records import (
+    EARLIEST,
+    LATEST,
     UNKNOWN_BANK,
+    Action,
+    ActionKey,
+    ActionStatus,
+    ActionType,
     ApiKey,
     BackupFailed,
     Change,
     Claimed,
+    ClaimedAction,
     GatewayTooOld,
     IdempotencyKey,
     InvalidUrl,
     KeyChange,
+    NotAvailable,
     NotInStatus,
+    Page,
     Payment,
+    Position,
+    State,
     Status,
     StoreMismatch,
     StoreUnavailable,
     UnresolvedStats,
+    Wanted,
 )
 from storage.retries import Retries
 from storage.writing import Writing
@@ -49,21 +61,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONNECTIONS",
+    "EARLIEST",
+    "LATEST",
     "UNKNOWN_BANK",
     "WAIT_S",
+    "Action",
+    "ActionKey",
+    "ActionStatus",
+    "ActionType",
     "ApiKey",
     "BackupFailed",
     "Change",
     "Claimed",
+    "ClaimedAction",
     "GatewayTooOld",
     "IdempotencyKey",
     "KeyChange",
+    "NotAvailable",
     "NotInStatus",
+    "Page",
     "Payment",
+    "Position",
+    "State",
     "Status",
     "StoreMismatch",
     "StoreUnavailable",
     "UnresolvedStats",
+    "Wanted",
 ]
 
 log = logging.getLogger("gateway.store")
@@ -189,27 +213,32 @@ async def settle(
     note: str = "",
     *,
     code: str = "",
+    response_code: str = "",
     attempt: UUID | None = None,
     if_unresolved: bool = False,
 ) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
     code: the bank's authorization code, up to 64 characters
+    response_code: why, 5 digits
     attempt: refuse when another attempt has claimed the payment since
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
     Raises `NotInStatus` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
     change = _change(payment_id, (Status.PENDING, status), changed_by, note, code)
-    return await _record(change, attempt=attempt, if_unresolved=if_unresolved)
+    return await _record(change, response_code, attempt=attempt, if_unresolved=if_unresolved)
 
 
-async def correct(payment_id: UUID, changed_by: str, note: str = "", code: str = "") -> Payment:
+async def correct(
+    payment_id: UUID, changed_by: str, note: str = "", code: str = "", *, response_code: str = ""
+) -> Payment:
     """Record that a DECLINED payment is AUTHORIZED, with a line of the audit trail, and return the payment.
 
     The bank's own answer counts more than what was recorded before. Nothing turns AUTHORIZED into DECLINED.
     Raises `NotInStatus` when the payment is not DECLINED, and `StoreUnavailable`.
     """
-    return await _record(_change(payment_id, (Status.DECLINED, Status.AUTHORIZED), changed_by, note, code))
+    change = _change(payment_id, (Status.DECLINED, Status.AUTHORIZED), changed_by, note, code)
+    return await _record(change, response_code)
 
 
 async def erase(payment_id: UUID, erased_by: str) -> None:
@@ -295,8 +324,16 @@ async def list_unresolved() -> list[Payment]:
     return await _call(_opened().backend.list_unresolved)
 
 
+async def list_payments(wanted: Wanted) -> Page:
+    """Return a page of a merchant's payments that are neither released nor erased, newest first.
+
+    With a state it looks at 1,000 payments at most, so a page with a next one may be short, or empty.
+    """
+    return await _call(_opened().backend.page, wanted)
+
+
 async def search(
-    status: Status | None = None, since: datetime | None = None, limit: int = 1000, *, merchant: str | None = None
+    status: State | None = None, since: datetime | None = None, limit: int = 1000, *, merchant: str | None = None
 ) -> list[Payment]:
     """Return payments, newest first."""
     return await _call(_opened().backend.search, status, since, limit, merchant)
@@ -319,6 +356,93 @@ async def list_authorized(
     return await _call(_opened().backend.list_authorized, since, until, bank, after)
 
 
+async def claim_action(
+    action: Action, key: ActionKey | None, attempt: UUID, request_s: float
+) -> Action | ClaimedAction:
+    """Record a PENDING action before the bank is asked, and hold its amount, or return what has the key already.
+
+    attempt: a new id of this request, which `settle_action` and `drop_action` name
+    request_s: how many seconds the request may run; until then the action is in progress
+
+    Raises `NotAvailable` when the payment does not have the amount, or other actions hold it, and `StoreUnavailable`;
+    then the action may or may not be recorded, and `drop_action` undoes it.
+    """
+    return await _write(_opened().backend.actions.claim, action, key, attempt, request_s)
+
+
+async def find_action_key(merchant: str, key: ActionKey) -> ClaimedAction | None:
+    """Return what a merchant's idempotency key belongs to, None if it belongs to nothing."""
+    return await _call(_opened().backend.actions.find_key, merchant, key)
+
+
+async def settle_action(
+    action: Action,
+    status: ActionStatus,
+    changed_by: str,
+    note: str = "",
+    *,
+    response_code: str,
+    attempt: UUID | None = None,
+    if_unresolved: bool = False,
+) -> Action:
+    """Record how a PENDING action ended, and what that does to its payment; return the action.
+
+    Otherwise as `settle`.
+    """
+    change = _action_change(action, (ActionStatus.PENDING, status), changed_by, note)
+    settle = partial(_opened().backend.actions.settle, attempt=attempt, if_unresolved=if_unresolved)
+    return await _run_write(partial(settle, change, response_code), audited=lambda _: [change])
+
+
+async def correct_action(action: Action, changed_by: str, note: str, *, response_code: str) -> Action:
+    """Record that a DECLINED action is APPROVED, and what that does to its payment; return the action.
+
+    Raises `NotInStatus` when the action is not DECLINED, `NotAvailable` when the payment does not have the amount
+    any more, and `StoreUnavailable`.
+    """
+    change = _action_change(action, (ActionStatus.DECLINED, ActionStatus.APPROVED), changed_by, note)
+    settle = partial(_opened().backend.actions.settle, change, response_code)
+    return await _run_write(settle, audited=lambda _: [change])
+
+
+async def mark_action_unresolved(action_id: UUID, look_up_in_s: float) -> None:
+    """Record that no request is running for a PENDING action any more, as `mark_unresolved` does."""
+    await _write(_opened().backend.actions.mark_unresolved, action_id, look_up_in_s)
+
+
+async def drop_action(action_id: UUID, attempt: UUID) -> None:
+    """Delete a PENDING action that the bank did not process, and hold its amount no longer.
+
+    Nothing happens when another attempt has claimed the action since.
+    """
+    await _write(_opened().backend.actions.drop, action_id, attempt)
+
+
+async def find_action(action_id: UUID) -> Action | None:
+    """Return the action, or None when there is none with this id."""
+    return await _call(_opened().backend.actions.find, action_id)
+
+
+async def list_actions(payment_id: UUID) -> list[Action]:
+    """Return a payment's actions, oldest first."""
+    return await _call(_opened().backend.actions.list_of, payment_id)
+
+
+async def action_claimed_s_ago(action_id: UUID) -> float:
+    """Return how many seconds ago an action was claimed, by the store's clock."""
+    return await _call(_opened().backend.actions.claimed_s_ago, action_id)
+
+
+async def take_due_actions(limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Action]:
+    """Return PENDING actions that are due for a look-up, as `take_due` does."""
+    return await _call(_opened().backend.actions.take_due, limit, interval_s, bank)
+
+
+async def list_unresolved_actions() -> list[Action]:
+    """Return every PENDING action without a running request, oldest first."""
+    return await _call(_opened().backend.actions.list_unresolved)
+
+
 async def history(payment_id: UUID) -> list[Change]:
     """Return the payment's audit trail, oldest first."""
     return await _call(_opened().backend.history, payment_id)
@@ -330,7 +454,7 @@ async def fingerprint_key_uses(since: datetime) -> dict[str, int]:
 
 
 async def unresolved_stats() -> UnresolvedStats:
-    """Return how many payments are unresolved, and when the oldest was created."""
+    """Return how many payments and actions are unresolved, and when the oldest was created."""
     return await _call(_opened().backend.unresolved_stats)
 
 
@@ -440,8 +564,22 @@ def _change(payment_id: UUID, statuses: tuple[Status, Status], changed_by: str, 
     )
 
 
-async def _record(change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
-    record = partial(_opened().backend.change, change, attempt=attempt, if_unresolved=if_unresolved)
+def _action_change(action: Action, statuses: tuple[ActionStatus, ActionStatus], changed_by: str, note: str) -> Change:
+    return Change(
+        payment_id=action.payment_id,
+        action_id=action.id,
+        changed_at=datetime.now(UTC),
+        changed_by=changed_by,
+        from_status=statuses[0],
+        to_status=statuses[1],
+        note=note,
+    )
+
+
+async def _record(
+    change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+) -> Payment:
+    record = partial(_opened().backend.change, change, response_code, attempt=attempt, if_unresolved=if_unresolved)
     return await _run_write(record, audited=lambda _: [change])
 
 
@@ -466,7 +604,7 @@ async def _run_write(write: Callable[[], R], audited: Callable[[R], Any] | None 
     except StoreUnavailable as error:
         opened.writing.failed(str(error))
         raise
-    if isinstance(result, Payment):  # a `Claimed` was found, and what returns None may have changed nothing
+    if isinstance(result, Payment | Action):  # a `Claimed` was found, and what returns None may have changed nothing
         opened.writing.succeeded()
     return result
 

@@ -7,7 +7,7 @@ from typing import Any
 import store
 from cli import arguments, table
 from cli.answer import Answer
-from store import Change, Payment, Status
+from store import Change, Payment, State
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -16,9 +16,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     listing.add_argument(
         "--status",
         type=str.upper,
-        choices=[status.value for status in Status],
+        choices=[state.value for state in State],
         metavar="STATUS",
-        help="only payments with this status: authorized, declined or pending",
+        help="only payments with this status: authorized, declined, pending, captured, ...",
     )
     listing.add_argument(
         "--since",
@@ -47,7 +47,7 @@ async def run(options: argparse.Namespace) -> Answer:
 
 
 async def _list(options: argparse.Namespace) -> Answer:
-    status = Status(options.status) if options.status else None
+    status = State(options.status) if options.status else None
     found = await store.search(status, options.since, options.limit + 1, merchant=options.merchant)
     rows = [_payment(payment) for payment in found[: options.limit]]
     cut = f"only the newest {options.limit} payments are listed; --limit lists more" if found[options.limit :] else ""

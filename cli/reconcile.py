@@ -8,7 +8,7 @@ from typing import Any, Final
 from cli import arguments, table
 from cli.answer import Answer
 from payments import reconciliation
-from payments.reconciliation import COLUMNS, Difference, Finding, Malformed, Period, Report
+from payments.reconciliation import COLUMNS, OPTIONAL_COLUMNS, Difference, Finding, Malformed, Period, Report
 
 # The exit status when something differs, and when the statement can't be read.
 DIFFERS: Final = 1
@@ -21,7 +21,10 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "reconcile", help="compare the bank's statement with the payments; exit with status 1 if anything differs"
     )
     reconcile.add_argument(
-        "file", type=Path, metavar="FILE.csv", help=f"the statement, with the columns {', '.join(COLUMNS)}"
+        "file",
+        type=Path,
+        metavar="FILE.csv",
+        help=f"the statement, with the columns {', '.join(COLUMNS)}, and perhaps {', '.join(OPTIONAL_COLUMNS)}",
     )
     must_have = "a payment counts as missing there if it was"
     reconcile.add_argument("--since", type=arguments.time, metavar="TIME", help=f"{must_have} made since this time")
@@ -67,7 +70,11 @@ def _row(difference: Difference) -> dict[str, Any]:
         "status": here and here.status,
         "amount": here and here.amount,
         "currency": here and here.currency,
+        "captured": here and here.captured,
+        "refunded": here and here.refunded,
         "bank_outcome": there and there.status.lower(),
         "bank_amount": there and there.amount,
         "bank_currency": there and there.currency,
+        "bank_captured": there and there.captured,
+        "bank_refunded": there and there.refunded,
     }

@@ -20,24 +20,28 @@ BODY_TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 16 * 1024
 
 
+# In place of the value of a body that was not sent and need not be.
+NOT_SENT: Final = object()
+
+
 @dataclass(frozen=True, slots=True)
 class RequestBody:
     """What the contract says about a body, apart from its schema.
 
-    default: the value of a body that is not sent, None without one
+    default: the value of a body that is not sent
     """
 
     required: bool
     max_bytes: int = MAX_BYTES
-    default: Any = None
+    default: Any = NOT_SENT
 
 
 async def read(headers: Headers, receive: Receive, wanted: RequestBody) -> Any:
-    """Return the parsed body, or the default where none was sent. Raises `Problem`.
+    """Return the parsed body, or the default, which may be `NOT_SENT`, where none was sent. Raises `Problem`.
 
     A body that is declared too large, or as another media type, is not read at all.
     """
-    optional = wanted.default is not None or not wanted.required
+    optional = wanted.default is not NOT_SENT or not wanted.required
     if optional and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         if "content-type" in headers:
             _check_content_type(headers)

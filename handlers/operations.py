@@ -45,11 +45,11 @@ class Operation:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read and validate the request, call the function and send its response. Raises `Problem`."""
         headers = Headers(scope=scope)
-        content = await body.read(headers, receive, self._body) if self._body else None
+        content = await body.read(headers, receive, self._body) if self._body else body.NOT_SENT
         parameters = self._parameters.read(scope, headers)
         self._rules.check(parameters, content)
         values = {**self._parameters.defaults, **parameters}
-        values |= {BODY: content, USER: scope[MERCHANT], ROUTE: self.route}
+        values |= {BODY: None if content is body.NOT_SENT else content, USER: scope[MERCHANT], ROUTE: self.route}
         response = await self._function(**{name: values.get(name) for name in self._takes})
         scope[RESPONSE] = response
         await response(scope, receive, send)
@@ -75,5 +75,5 @@ def _request_body(definition: dict[str, Any], schema: dict[str, Any]) -> Request
     return RequestBody(
         required=definition.get("required", False),
         max_bytes=int(definition.get("x-max-bytes", body.MAX_BYTES)),
-        default=schema.get("default"),
+        default=schema.get("default", body.NOT_SENT),
     )

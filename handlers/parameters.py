@@ -52,7 +52,8 @@ class Parameters:
         self.schema: dict[str, Any] = {"type": "object", "properties": {}}
         self._at: dict[str, list[_Parameter]] = {"path": [], "query": [], "header": [], "cookie": []}
         # Connexion lists the path item's parameters after the operation's own, and may list them twice.
-        unique = {(definition["in"], definition["name"]): definition for definition in reversed(definitions)}.values()
+        last_counts = {(definition["in"], definition["name"]): definition for definition in reversed(definitions)}
+        unique = list(reversed(last_counts.values()))
         for definition in unique:
             self._add(definition)
         self._path_parser = _parser(unique, "path")

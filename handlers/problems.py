@@ -20,6 +20,7 @@ import bank
 import payments
 import store
 from handlers.scope import RESPONSE
+from payments import states
 from telemetry import request_context
 
 log = logging.getLogger("gateway.problems")
@@ -42,9 +43,14 @@ class Code(StrEnum):
     UNAUTHORIZED = "unauthorized"
     NOT_FOUND = "not_found"
     PAYMENT_NOT_FOUND = "payment_not_found"
+    ACTION_NOT_FOUND = "action_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
     IDEMPOTENCY_KEY_IN_USE = "idempotency_key_in_use"
+    ACTION_NOT_ALLOWED = "action_not_allowed"
+    AMOUNT_EXCEEDS_AVAILABLE = "amount_exceeds_available"
+    ACTION_IN_PROGRESS = "action_in_progress"
+    NOT_SUPPORTED_BY_BANK = "not_supported_by_bank"
     REQUEST_TOO_LARGE = "request_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     MISDIRECTED_REQUEST = "misdirected_request"
@@ -77,6 +83,7 @@ PROBLEMS: Final = {
     Code.CORS_REFUSED: _Answer(403, "Forbidden", "Pages of this origin may not make this request (CORS)."),
     Code.NOT_FOUND: _Answer(404, "Not Found", "There is nothing at this path."),
     Code.PAYMENT_NOT_FOUND: _Answer(404, "Not Found", "There is no payment with this id."),
+    Code.ACTION_NOT_FOUND: _Answer(404, "Not Found", "There is no action with this id."),
     Code.METHOD_NOT_ALLOWED: _Answer(
         405, "Method Not Allowed", "This path does not support this method; Allow lists the methods that it supports."
     ),
@@ -85,6 +92,20 @@ PROBLEMS: Final = {
         409,
         "Conflict",
         "The first request with this Idempotency-Key has not been answered yet; send this request again later.",
+    ),
+    Code.ACTION_NOT_ALLOWED: _Answer(
+        409, "Conflict", "The payment's state does not allow this action. It moved no money."
+    ),
+    Code.AMOUNT_EXCEEDS_AVAILABLE: _Answer(
+        409, "Conflict", "The amount is more than is available. This request moved no money."
+    ),
+    Code.ACTION_IN_PROGRESS: _Answer(
+        409,
+        "Conflict",
+        "Another action on this payment has not ended and holds the amount; send the same request again later.",
+    ),
+    Code.NOT_SUPPORTED_BY_BANK: _Answer(
+        409, "Conflict", "The payment's bank has no such operation. This request moved no money."
     ),
     Code.REQUEST_TOO_LARGE: _Answer(413, "Content Too Large", "The request's body is too large."),
     Code.UNSUPPORTED_MEDIA_TYPE: _Answer(
@@ -100,7 +121,7 @@ PROBLEMS: Final = {
     Code.IDEMPOTENCY_KEY_REUSED: _Answer(
         422,
         "Unprocessable Content",
-        "This Idempotency-Key was used before, for another payment or for one that has been erased.",
+        "This Idempotency-Key was used before, for another payment or action, or for a payment that has been erased.",
     ),
     Code.RATE_LIMITED: _Answer(
         429, "Too Many Requests", "The merchant's rate limit is used up; send the same request again later."
@@ -119,7 +140,7 @@ PROBLEMS: Final = {
     Code.BANK_UNAVAILABLE: _Answer(
         503,
         "Service Unavailable",
-        "The bank could not be reached. No payment is kept; send the same request again later, "
+        "The bank could not be reached. No payment or action is kept; send the same request again later, "
         "with the same Idempotency-Key.",
     ),
     Code.STORE_UNAVAILABLE: _Answer(
@@ -137,6 +158,10 @@ _OF_EXCEPTION: Final[dict[type[Exception], tuple[Code, str | None]]] = {
     bank.Overloaded: (Code.OVERLOADED, None),
     bank.NotReached: (Code.BANK_UNAVAILABLE, None),
     bank.Refused: (Code.INTERNAL_ERROR, NOT_CHARGED),
+    bank.NotSupported: (Code.NOT_SUPPORTED_BY_BANK, None),
+    states.NotAllowed: (Code.ACTION_NOT_ALLOWED, None),
+    states.ExceedsAvailable: (Code.AMOUNT_EXCEEDS_AVAILABLE, None),
+    states.InProgress: (Code.ACTION_IN_PROGRESS, None),
     payments.KeyInUse: (Code.IDEMPOTENCY_KEY_IN_USE, None),
     payments.KeyReused: (Code.IDEMPOTENCY_KEY_REUSED, None),
     store.StoreUnavailable: (Code.STORE_UNAVAILABLE, None),
@@ -154,6 +179,7 @@ HEADERS: Final[dict[Code, dict[str, str]]] = {
     Code.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
     Code.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
     Code.IDEMPOTENCY_KEY_IN_USE: RETRY_SOON,
+    Code.ACTION_IN_PROGRESS: RETRY_SOON,
     Code.OVERLOADED: RETRY_SOON,
     Code.BANK_UNAVAILABLE: RETRY_AFTER,
     Code.STORE_UNAVAILABLE: RETRY_AFTER,

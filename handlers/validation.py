@@ -12,6 +12,7 @@ from typing import Any, Final
 import jsonschema_rs
 from jsonschema_rs import ValidationErrorKind
 
+from handlers.body import NOT_SENT
 from handlers.contract import Contract
 from handlers.deployment import VALID_THROUGH
 from handlers.problems import Code, Problem
@@ -28,6 +29,9 @@ class FieldCode(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     EXPIRED = "expired"
 
+
+# A pattern that no name in an object may match. OpenAPI 3.0 can't say this; Draft 4 can.
+_NAMES_WITHOUT: Final = "x-names-without"
 
 # Not a keyword of JSON Schema: it means the bounds that deployment.py makes of `x-valid-through`.
 _EXPIRED: Final = "expired"
@@ -93,8 +97,11 @@ class Rules:
         self._body(self._month())  # a schema that can't be compiled stops the start
 
     def check(self, parameters: dict[str, Any], body: Any) -> None:
-        """Raise `Problem` with every error of the request, if there is any."""
-        schema = self._body(self._month())
+        """Raise `Problem` with every error of the request, if there is any.
+
+        body: what was sent, or `NOT_SENT`
+        """
+        schema = None if body is NOT_SENT else self._body(self._month())
         if not (self._parameters.is_valid(parameters) and (schema is None or schema.is_valid(body))):
             errors = self._parameters.find_errors(parameters)
             raise_if(errors + (schema.find_errors(body) if schema else []), self._max_errors)
@@ -122,7 +129,7 @@ class Schema:
         self._names = names or {}
         self._known = set(_property_names(schema))
         self._expiry: dict[str, str] = schema.get(VALID_THROUGH, {})
-        self._validator = jsonschema_rs.Draft4Validator(_draft4(schema), formats=_FORMAT_CHECKS)
+        self._validator = jsonschema_rs.Draft4Validator(draft4(schema), formats=_FORMAT_CHECKS)
         self.is_valid = self._validator.is_valid
 
     def find_errors(self, sent: Any) -> list[dict[str, str]]:
@@ -160,21 +167,30 @@ class Schema:
                 yield (*path, error.kind.property), keyword
             elif isinstance(error.kind, ValidationErrorKind.AdditionalProperties):
                 for name in error.kind.unexpected:
-                    yield self._safe((*path, name)), keyword
+                    yield self._safe((*path, name), sent), keyword
             else:
-                yield self._safe(path), keyword
+                is_name = "patternProperties" in error.schema_path
+                yield self._safe(path, sent), _NAMES_WITHOUT if is_name else keyword
 
-    def _safe(self, path: _Path) -> _Path:
-        """Return the path, with names that are neither in the contract nor plain words replaced."""
-        return tuple(
-            part if isinstance(part, int) or part in self._known or _PLAIN_WORD.fullmatch(part) else _UNNAMED
-            for part in path
-        )
+    def _safe(self, path: _Path, sent: Any) -> _Path:
+        """Return the path, with names that are neither in the contract nor plain words replaced.
+
+        jsonschema-rs also gives a name of digits, which may be a card number, as an integer.
+        """
+        safe: list[str | int] = []
+        for part in path:
+            name = str(part)
+            is_safe = isinstance(sent, list) or name in self._known or _PLAIN_WORD.fullmatch(name)
+            safe.append(part if is_safe else _UNNAMED)
+            sent = sent[int(part)] if isinstance(sent, list) else sent.get(name) if isinstance(sent, dict) else None
+        return tuple(safe)
 
     def _error(self, path: _Path, keywords: set[str]) -> dict[str, str]:
         keyword = min(keywords, key=_rank)
         if keyword == "additionalProperties":
             message = "is not a field of this request"
+        elif keyword == _NAMES_WITHOUT:
+            message = "must have a name that is no card number"
         elif keyword == _EXPIRED:
             message = f"together with {self._expiry['month']} must not be in the past"
         else:
@@ -186,8 +202,14 @@ class Schema:
         """Return the schema of a field; it is empty if the field has none."""
         schema = self._schema
         for part in path:
-            schema = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+            schema = schema.get("items", {}) if isinstance(part, int) else _property(schema, part)
         return schema
+
+
+def _property(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    others = schema.get("additionalProperties")
+    found: dict[str, Any] = schema.get("properties", {}).get(name) or (others if isinstance(others, dict) else {})
+    return found
 
 
 def _rank(keyword: str) -> int:
@@ -208,13 +230,15 @@ def _property_names(schema: Any) -> Iterator[str]:
             yield from _property_names(value)
 
 
-def _draft4(schema: Any) -> Any:
+def draft4(schema: Any) -> Any:
     """Return the schema with `nullable`, which Draft 4 lacks, expressed by the type or value null."""
     if isinstance(schema, list):
-        return [_draft4(entry) for entry in schema]
+        return [draft4(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
-    translated = {keyword: _draft4(value) for keyword, value in schema.items()}
+    translated = {keyword: draft4(value) for keyword, value in schema.items()}
+    if _NAMES_WITHOUT in schema:
+        translated["patternProperties"] = {schema[_NAMES_WITHOUT]: {"not": {}}}
     if schema.get("nullable") is True:
         if "type" in schema:
             translated["type"] = [schema["type"], "null"]

@@ -8,38 +8,22 @@ transaction or connection is held while the bank is asked.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import UUID, uuid4
 
 import bank
 import store
-from payments import conflicts, idempotency
-from store import Payment, Status
+from payments import actions, asking, card_schemes, conflicts, idempotency
+from payments.idempotency import KeyInUse, KeyReused
+from store import Payment, State, Status
 from telemetry import metrics, request_context
 
+__all__ = ["KeyInUse", "KeyReused", "Paid", "find", "pay"]
+
 log = logging.getLogger("gateway.payments")
-
-# Who settles, in the audit trail.
-GATEWAY: Final = "gateway"
-
-# Seconds of a request that the store may take, half of them before the bank is asked. The first request
-# with a key counts as running until the bank's deadline and these seconds have passed.
-STORE_S: Final = 2.0
-
-# Seconds until the first look-up of a payment whose answer did not come: a bank that is slow to answer
-# is likely to know the outcome by then.
-LOOK_UP_S: Final = 2.0
-
-
-class KeyInUse(Exception):
-    """The first request with this idempotency key is still running."""
-
-
-class KeyReused(Exception):
-    """The idempotency key belongs to another payment, or to one that is erased and can't be compared any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +33,10 @@ class Paid:
     payment: Payment
     replayed: bool = False
 
+    def is_in_doubt(self) -> bool:
+        """Return whether the outcome of the authorization, or of a capture, is not known yet."""
+        return self.payment.status is Status.PENDING or self.payment.held > 0
+
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
@@ -56,17 +44,20 @@ class _Attempt:
 
     id: what the store knows it by
     keeps_id: the payment has an idempotency key, so a retry needs the payment's id
+    captures: the payment is to be captured at once
     """
 
     id: UUID
     payment: Payment
     keeps_id: bool
+    captures: bool
 
 
 async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> Paid:
     """Charge a card for a merchant, and return the payment.
 
-    values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv
+    values: card_number, expiry_month, expiry_year, currency, amount in minor units, cvv; if they were sent, reference,
+        metadata, and capture, which is whether to capture at once
     key: the merchant's idempotency key; requests with the same key and values are one payment, whatever their CVV
 
     The payment is AUTHORIZED or DECLINED when the bank answered, and PENDING when money may have moved
@@ -78,22 +69,23 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     claimed no other exception is raised, not even when the request is cancelled: it is logged, and the payment is
     returned as far as its outcome is recorded, AUTHORIZED, DECLINED or else PENDING.
     """
-    values = dict(values)
+    values = {name: value for name, value in values.items() if (name, value) != ("capture", False)}
     idempotency_key = None if key is None else idempotency.identify(key, values)
-    card_number, cvv = values.pop("card_number"), values.pop("cvv")
+    card_number, cvv, captures = values.pop("card_number"), values.pop("cvv"), values.pop("capture", False)
     payment = Payment(
         id=uuid4(),
         merchant=merchant,
         status=Status.PENDING,
         card_last4=card_number[-4:],
+        card_scheme=card_schemes.scheme_of(card_number),
         created_at=datetime.now(UTC),
         bank=bank.identity(),
         **values,
     )
-    answer_by = time.monotonic() + bank.longest_s() + STORE_S / 2
+    answer_by = time.monotonic() + bank.longest_s() + asking.STORE_S / 2
     claimed = await _claim(payment, idempotency_key)
     if isinstance(claimed, store.Claimed):
-        return _replay(claimed)
+        return await _completed(_replay(claimed), captures=captures)
     request = bank.AuthorizationRequest(
         payment_id=claimed.id,
         merchant=merchant,
@@ -101,11 +93,12 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         cvv=cvv,
         trace=request_context.now().trace(),
         answer_by=answer_by,
-        **values,
+        **{name: values[name] for name in ("expiry_month", "expiry_year", "currency", "amount")},
     )
-    charged = await _charge(_Attempt(payment.id, claimed, keeps_id=idempotency_key is not None), request)
+    attempt = _Attempt(payment.id, claimed, keeps_id=idempotency_key is not None, captures=captures)
+    charged = await _charge(attempt, request)
     _report(charged)
-    return Paid(charged)
+    return await _completed(Paid(charged), captures=captures)
 
 
 async def find(merchant: str, payment_id: UUID) -> Payment | None:
@@ -116,9 +109,9 @@ async def find(merchant: str, payment_id: UUID) -> Payment | None:
 
 async def _claim(payment: Payment, key: store.IdempotencyKey | None) -> Payment | store.Claimed:
     try:
-        return await store.claim(payment, key, bank.longest_s() + STORE_S)
+        return await store.claim(payment, key, bank.longest_s() + asking.STORE_S)
     except (store.StoreUnavailable, asyncio.CancelledError) as error:
-        log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, _reason(error))
+        log.error("payment %s is not recorded, the bank was not asked: %s", payment.id, asking.reason(error))
         # The claim may be recorded all the same, now or later: perhaps only the store's answer was lost.
         unfinished = error.unfinished if isinstance(error, store.StoreUnavailable) else None
         withdraw = partial(store.withdraw, payment, key)
@@ -134,24 +127,36 @@ def _replay(claimed: store.Claimed) -> Paid:
     return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
 
 
+async def _completed(paid: Paid, *, captures: bool) -> Paid:
+    """Capture what is to be captured at once and is not yet, also after a gateway stopped between the two."""
+    if not captures or paid.payment.state() is not State.AUTHORIZED:
+        return paid
+    return replace(paid, payment=await actions.capture_at_once(paid.payment))
+
+
 async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Payment:
-    """Ask the bank and record its answer. Raises `bank.NotReached` and `bank.Refused`, and nothing else."""
+    """Ask the bank and record its answer.
+
+    Raises `bank.NotReached`, `bank.Refused` and `bank.NotSupported`, and nothing else.
+    """
     payment = attempt.payment
     try:
+        if attempt.captures:
+            await bank.check_supports(bank.ActionType.CAPTURE)
         answer = await _ask_bank(request)
-    except (bank.NotReached, bank.Refused) as error:
+    except (bank.NotReached, bank.Refused, bank.NotSupported) as error:
         await _give_up(attempt, error)
         raise
     except (Exception, asyncio.CancelledError) as error:
         # `bank.NoAnswer`, a shutdown or a bug: in each case the bank may have got the request.
-        log.error("payment %s is PENDING, money may have moved: %s", payment.id, _reason(error))
+        log.error("payment %s is PENDING, money may have moved: %s", payment.id, asking.reason(error))
         await _mark_unresolved(payment.id)
         return payment
     try:
         return await _settle(attempt, answer)
     except (Exception, asyncio.CancelledError) as error:
         what = _what(answer)
-        log.error("payment %s is PENDING, %s is not recorded yet: %s", payment.id, what, _reason(error))
+        log.error("payment %s is PENDING, %s is not recorded yet: %s", payment.id, what, asking.reason(error))
         store.keep_trying(payment.id, partial(_settle, attempt, answer), what=what)
         return payment
 
@@ -168,9 +173,16 @@ async def _ask_bank(request: bank.AuthorizationRequest) -> bank.Authorization:
 async def _settle(attempt: _Attempt, answer: bank.Authorization) -> Payment:
     payment, status = attempt.payment, _status(answer)
     try:
-        return await store.settle(payment.id, status, GATEWAY, code=answer.code, attempt=attempt.id)
+        return await store.settle(
+            payment.id,
+            status,
+            asking.GATEWAY,
+            code=answer.code,
+            response_code=answer.response_code,
+            attempt=attempt.id,
+        )
     except store.NotInStatus:  # the resolver was faster, or only the answer to an earlier settling was lost
-        recorded = await conflicts.settle(payment.id, status, GATEWAY, "the bank's answer", answer.code)
+        recorded = await conflicts.settle(payment.id, status, asking.GATEWAY, "the bank's answer", answer.code)
         if recorded is None or recorded.status is Status.PENDING:
             log.error("payment %s: another attempt has claimed it, and %s is not recorded", payment.id, _what(answer))
         return recorded or payment
@@ -184,7 +196,7 @@ def _what(answer: bank.Authorization) -> str:
     return f"the bank's answer {_status(answer)} with the authorization code {answer.code or 'none'}"
 
 
-async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> None:
+async def _give_up(attempt: _Attempt, error: bank.BankError) -> None:
     """Hide or delete the record of a payment that the bank did not process, now or in the background; never raises.
 
     If the bank was sent the payment, its id is kept for a retry.
@@ -195,16 +207,16 @@ async def _give_up(attempt: _Attempt, error: bank.NotReached | bank.Refused) -> 
     try:
         await end(payment_id, attempt.id)
     except (Exception, asyncio.CancelledError) as failure:
-        log.error("payment %s was not processed and is still recorded: %s", payment_id, _reason(failure))
+        log.error("payment %s was not processed and is still recorded: %s", payment_id, asking.reason(failure))
         store.keep_trying(payment_id, partial(end, payment_id, attempt.id), what="that it was not processed")
 
 
 async def _mark_unresolved(payment_id: UUID) -> None:
     """Let the resolver look the payment up soon; never raises."""
     try:
-        await store.mark_unresolved(payment_id, LOOK_UP_S)
+        await store.mark_unresolved(payment_id, asking.LOOK_UP_S)
     except (Exception, asyncio.CancelledError) as error:  # the resolver waits until the claim expires
-        log.warning("payment %s is not marked as unresolved: %s", payment_id, _reason(error))
+        log.warning("payment %s is not marked as unresolved: %s", payment_id, asking.reason(error))
 
 
 def _report(payment: Payment) -> None:
@@ -213,9 +225,4 @@ def _report(payment: Payment) -> None:
         metrics.PAYMENTS.labels(payment.status, payment.currency).inc()
         log.debug("payment %s is %s", payment.id, payment.status)
     except Exception as error:
-        log.error("payment %s is %s, and is not counted: %s", payment.id, payment.status, _reason(error))
-
-
-def _reason(error: BaseException) -> str:
-    """Return the message of an exception of the gateway's own; any other may quote a card, so return its type."""
-    return str(error) if isinstance(error, (bank.BankError, store.StoreUnavailable)) else type(error).__name__
+        log.error("payment %s is %s, and is not counted: %s", payment.id, payment.status, asking.reason(error))

@@ -9,7 +9,7 @@ import logging
 from uuid import UUID
 
 import store
-from store import Payment, Status
+from store import Action, ActionStatus, Payment, Status
 from telemetry import metrics
 
 log = logging.getLogger("gateway.payments")
@@ -38,6 +38,37 @@ async def settle(payment_id: UUID, status: Status, changed_by: str, note: str, c
         recorded.status,
         status,
         code or "none",
+        corrected.status,
+    )
+    return corrected
+
+
+async def settle_action(
+    action: Action, status: ActionStatus, changed_by: str, note: str, response_code: str
+) -> Action | None:
+    """Record the bank's answer about an action that is settled, if that has to change; return the action.
+
+    status, response_code: the bank's answer
+    Raises `store.StoreUnavailable`.
+    """
+    recorded = await store.find_action(action.id)
+    if recorded is None or recorded.status in {status, ActionStatus.PENDING}:
+        return recorded
+    corrected = recorded
+    if status is ActionStatus.APPROVED:
+        try:
+            corrected = await store.correct_action(recorded, changed_by, note, response_code=response_code)
+        except store.NotAvailable:  # the amount was used otherwise since; a person has to find out
+            pass
+        except store.NotInStatus:  # another process was faster
+            return await store.find_action(action.id)
+    metrics.CONFLICTS.inc()
+    log.error(
+        "action %s of payment %s was recorded as %s, but the bank's answer is %s: it is %s now",
+        action.id,
+        action.payment_id,
+        recorded.status,
+        status,
         corrected.status,
     )
     return corrected

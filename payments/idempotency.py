@@ -11,8 +11,18 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 import store
+
+
+class KeyInUse(Exception):
+    """The first request with this idempotency key is still running."""
+
+
+class KeyReused(Exception):
+    """The idempotency key belongs to something else, or to a payment that is erased and can't be compared any more."""
+
 
 _ESCAPED: Final = re.compile(r"\\(.)")
 
@@ -40,3 +50,15 @@ def identify(key: str, values: Mapping[str, Any]) -> store.IdempotencyKey:
         fingerprint_key=key_id,
         older_fingerprints=fingerprints,
     )
+
+
+def identify_action(key: str, payment_id: UUID, kind: store.ActionType, values: Mapping[str, Any]) -> store.ActionKey:
+    """Return what the store keeps of a key and of the action that was sent with it, which holds nothing of a card."""
+    kept = {"payment_id": str(payment_id), "type": kind, **values}
+    fingerprint = store.salted_digest(json.dumps(kept, sort_keys=True, separators=(",", ":")))
+    return store.ActionKey(digest=store.salted_digest(key), fingerprint=fingerprint)
+
+
+def key_of_sale(payment_id: UUID) -> str:
+    """Return the key of the capture that follows an authorization at once. No merchant's key begins like it."""
+    return f"\0sale {payment_id}"

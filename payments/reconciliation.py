@@ -28,6 +28,10 @@ _WANTED: Final = {
 }
 COLUMNS: Final = tuple(_WANTED)
 
+# The columns that a statement may have besides: what the bank has captured and refunded of the payment.
+_OPTIONAL: Final = dict.fromkeys(("captured", "refunded"), _WANTED["amount"])
+OPTIONAL_COLUMNS: Final = tuple(_OPTIONAL)
+
 # Lines that are looked up at once, and the most differences that a report keeps; it counts them all.
 BATCH: Final = 500
 KEPT: Final = 1000
@@ -41,6 +45,8 @@ class Finding(StrEnum):
     MISSING_THERE = "missing there"
     AMOUNT_DIFFERS = "amount differs"
     OUTCOME_DIFFERS = "outcome differs"
+    CAPTURED_DIFFERS = "captured differs"
+    REFUNDED_DIFFERS = "refunded differs"
     TWICE_THERE = "twice there"
 
 
@@ -50,12 +56,14 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the statement. `amount` is in the currency's minor units."""
+    """One line of the statement. Amounts are in minor units, None if the statement does not have them."""
 
     payment_id: UUID
     amount: int
     currency: str
     status: Status
+    captured: int | None = None
+    refunded: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,10 @@ def _findings(here: Payment | None, there: Line) -> list[Finding]:
         findings.append(Finding.AMOUNT_DIFFERS)
     if here.status is not there.status:
         findings.append(Finding.OUTCOME_DIFFERS)
+    if there.captured not in {None, here.captured}:
+        findings.append(Finding.CAPTURED_DIFFERS)
+    if there.refunded not in {None, here.refunded}:
+        findings.append(Finding.REFUNDED_DIFFERS)
     return findings or [Finding.MATCHED]
 
 
@@ -165,6 +177,8 @@ def _heading(row: list[str]) -> list[str]:
     names = [name.strip() for name in row]
     if any(names.count(name) != 1 for name in COLUMNS):
         raise _Wrong(f"the heading must have each of {', '.join(COLUMNS)} once")
+    if any(names.count(name) > 1 for name in OPTIONAL_COLUMNS):
+        raise _Wrong(f"the heading must not have one of {', '.join(OPTIONAL_COLUMNS)} twice")
     return names
 
 
@@ -172,8 +186,9 @@ def _line(names: list[str], row: list[str]) -> Line:
     if len(row) != len(names):
         raise _Wrong("it has not as many fields as the heading")
     values = dict(zip(names, map(str.strip, row), strict=True))
-    for name, (pattern, wanted) in _WANTED.items():
-        if not re.fullmatch(pattern, values[name]):
+    for name, (pattern, wanted) in (_WANTED | _OPTIONAL).items():
+        if name in values and not re.fullmatch(pattern, values[name]):
             raise _Wrong(f"{name} must be {wanted}")
     payment_id, amount, currency, outcome = (values[name] for name in COLUMNS)
-    return Line(UUID(payment_id), int(amount), currency, Status(outcome.upper()))
+    done = {name: int(values[name]) for name in OPTIONAL_COLUMNS if name in values}
+    return Line(UUID(payment_id), int(amount), currency, Status(outcome.upper()), **done)

@@ -1,4 +1,4 @@
-"""The resolver: how unresolved payments are settled by looking them up at the bank.
+"""The resolver: how unresolved payments and actions are settled by looking them up at the bank.
 
 A payment stays PENDING when the bank's answer does not come, when a gateway stops while a request is
 running, or when the store becomes unavailable before the answer is recorded. The resolver asks the bank
@@ -6,21 +6,24 @@ about such a payment at growing intervals until the bank knows its outcome. Paym
 up come first, so look-ups that hang do not delay them for long. A payment that the bank does not know is
 DECLINED only if the bank promises never to authorize it, and once no request for it can still be on its
 way. Otherwise, and for a bank without a look-up, an operator settles payments: `run.py pending`,
-`run.py settle`.
+`run.py settle`. The same holds for actions.
 """
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import bank
 import store
 from payments import conflicts
-from store import Payment, Status
+from store import Action, ActionStatus, Payment, Status
 from telemetry import causes, metrics
+
+R = TypeVar("R", Payment, Action)
 
 log = logging.getLogger("gateway.resolver")
 
@@ -44,24 +47,26 @@ def surely_over_s() -> float:
 
 
 async def run() -> None:
-    """Look up due payments, and report on unresolved ones, until cancelled."""
-    await asyncio.gather(_look_up_due(), _observe())
+    """Look up due payments and actions, and report on unresolved ones, until cancelled."""
+    await asyncio.gather(
+        _look_up_due(store.take_due, _resolve), _look_up_due(store.take_due_actions, _resolve_action), _observe()
+    )
 
 
-async def _look_up_due() -> None:
-    """Look up as many payments at once as the bank allows; one that ends makes room for the next."""
-    running: dict[UUID, asyncio.Task[None]] = {}
+async def _look_up_due(take_due: Callable[..., Awaitable[list[R]]], resolve: Callable[[R], Awaitable[None]]) -> None:
+    """Look up as many at once as the bank allows; one that ends makes room for the next."""
+    running: dict[UUID, asyncio.Future[None]] = {}
     try:
         while True:
             free, due = bank.LOOK_UPS - len(running), []
             try:
-                due = await store.take_due(free, _interval_s, bank.identity()) if free else []
+                due = await take_due(free, _interval_s, bank.identity()) if free else []
             except Exception as error:  # the store is unavailable, or there is a bug: neither may end this loop
                 log.warning("unresolved payments can't be looked up now: %s", causes.of(error))
-            for payment in due:
-                if payment.id not in running:
-                    running[payment.id] = asyncio.create_task(_resolve(payment))
-                    running[payment.id].add_done_callback(partial(_ended, running, payment.id))
+            for record in due:
+                if record.id not in running:
+                    running[record.id] = asyncio.ensure_future(resolve(record))
+                    running[record.id].add_done_callback(partial(_ended, running, record.id))
             if len(due) < free:
                 await asyncio.sleep(SEARCH_INTERVAL_S)
             else:
@@ -71,10 +76,10 @@ async def _look_up_due() -> None:
             task.cancel()
 
 
-def _ended(running: dict[UUID, "asyncio.Task[None]"], payment_id: UUID, task: "asyncio.Task[None]") -> None:
-    del running[payment_id]
+def _ended(running: dict[UUID, "asyncio.Future[None]"], record_id: UUID, task: "asyncio.Future[None]") -> None:
+    del running[record_id]
     if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("payment %s can't be looked up: %s", payment_id, type(error).__name__)
+        log.error("%s can't be looked up: %s", record_id, type(error).__name__)
 
 
 async def _observe() -> None:
@@ -104,14 +109,17 @@ async def _report_payments_of_other_banks() -> None:
     for payment in await store.list_unresolved():
         if not await _is_of_configured_bank(payment) and payment.bank != store.UNKNOWN_BANK:
             log.warning("payment %s is PENDING, %s", payment.id, _sent_elsewhere(payment))
+    for action in await store.list_unresolved_actions():
+        if not await _is_of_configured_bank(action):
+            log.warning("action %s is PENDING, %s", action.id, _sent_elsewhere(action))
 
 
-async def _is_of_configured_bank(payment: Payment) -> bool:
-    return payment.bank == bank.identity() or await store.is_same_bank(payment.bank, bank.identity())
+async def _is_of_configured_bank(record: Payment | Action) -> bool:
+    return record.bank == bank.identity() or await store.is_same_bank(record.bank, bank.identity())
 
 
-def _sent_elsewhere(payment: Payment) -> str:
-    return f"it was sent to {payment.bank}, and the configured bank is {bank.identity()}"
+def _sent_elsewhere(record: Payment | Action) -> str:
+    return f"it was sent to {record.bank}, and the configured bank is {bank.identity()}"
 
 
 def _interval_s(look_ups: int) -> float:
@@ -119,7 +127,7 @@ def _interval_s(look_ups: int) -> float:
 
 
 class _StillPending(Exception):
-    """The payment can't be settled now. The message is the reason."""
+    """The payment or action can't be settled now. The message is the reason."""
 
 
 async def _resolve(payment: Payment) -> None:
@@ -159,4 +167,39 @@ async def _look_up(payment: Payment) -> bank.LookUp:
         raise _StillPending("the bank does not know it, but may still authorize it")
     if await store.claimed_s_ago(payment.id) < surely_over_s():
         raise _StillPending("the bank does not know it yet")
+    return found
+
+
+async def _resolve_action(action: Action) -> None:
+    try:
+        found = await _look_up_action(action)
+        status = ActionStatus.APPROVED if found.approved else ActionStatus.DECLINED
+        code = found.response_code or bank.DO_NOT_HONOUR
+        note = "the bank does not know the action" if found.approved is None else "the bank's look-up"
+        await store.settle_action(action, status, RESOLVER, note, response_code=code, if_unresolved=True)
+    except _StillPending as reason:
+        log.warning("action %s is PENDING, %s", action.id, reason)
+    except store.NotInStatus:  # a request or an operator was faster
+        if found.approved is not None:
+            await conflicts.settle_action(action, status, RESOLVER, note, code)
+    except store.StoreUnavailable as error:
+        log.warning("action %s can't be settled yet: %s", action.id, error)  # it is looked up again
+    else:
+        metrics.RESOLVED.labels(status).inc()
+        log.info("action %s is %s: %s", action.id, status, note)
+
+
+async def _look_up_action(action: Action) -> bank.ActionLookUp:
+    """Ask the action's bank for its outcome. Raises `_StillPending` when the action can't be settled by that."""
+    if not await _is_of_configured_bank(action):
+        raise _StillPending(_sent_elsewhere(action))
+    try:
+        found = await bank.look_up_action(action.payment_id, action.id)
+    except bank.BankError as error:
+        raise _StillPending(f"the bank did not say: {error}") from None
+    if found.approved is None:
+        if not found.final:
+            raise _StillPending("the bank does not know it, but may still do it")
+        if await store.action_claimed_s_ago(action.id) < surely_over_s():
+            raise _StillPending("the bank does not know it yet")
     return found

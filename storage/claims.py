@@ -16,7 +16,7 @@ from storage import banks
 from storage.banks import BankMove
 from storage.clock import now
 from storage.records import RELEASED, Claimed, IdempotencyKey, Payment, Status, StoreUnavailable, fields_of
-from storage.tables import bank_moves, is_pending, is_released, payment_columns, payment_of, payments
+from storage.tables import actions, bank_moves, is_pending, is_released, payment_columns, payment_of, payments
 
 # How often a claim whose key was used before is tried while other requests change the key's payments.
 TRIES: Final = 5
@@ -25,6 +25,23 @@ _key_columns = [payments.c[name] for name in ("payment_fingerprint", "fingerprin
 _may_be_running = (payments.c.working_until > now()).label("may_be_running")
 _times = {"claimed_at": now()} | dict.fromkeys(("working_until", "look_up_at"), now(sa.bindparam("request_s")))
 _insert = sa.insert(payments).values(_times).inline()
+_is_of_action = sa.and_(
+    actions.c.merchant == sa.bindparam("merchant"), actions.c.idempotency_key == sa.bindparam("idempotency_key")
+)
+_given = [payments.c[name] for name in (*Payment.__dataclass_fields__, "attempt", "idempotency_key")]
+_given += _key_columns
+# It inserts nothing if the key belongs to an action.
+_insert_with_key = (
+    sa.insert(payments)
+    .from_select(
+        [*_given, *_times],
+        sa.select(*(sa.bindparam(column.name, type_=column.type) for column in _given), *_times.values()).where(
+            ~sa.exists().where(_is_of_action)
+        ),
+    )
+    .execution_options(preserve_rowcount=True)
+)
+_payment_of_action = sa.select(*payment_columns).join(actions).where(_is_of_action)
 
 # Begins a transaction, or continues one.
 _Transaction = Callable[[], AbstractContextManager[sa.Connection]]
@@ -35,7 +52,9 @@ def claim(
 ) -> Payment | Claimed:
     """Claim a payment, as `store.claim` says. Each try is a transaction."""
     row = {**fields_of(payment), "request_s": request_s, "attempt": payment.id, "key_use": 1}
+    insert = _insert
     if key is not None:
+        insert = _insert_with_key
         row |= {"idempotency_key": key.digest}
         row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
         # No gateway writes older digests any more, so a row that has one can't appear after this search.
@@ -45,7 +64,9 @@ def claim(
     for _ in range(TRIES):
         try:
             with transaction() as connection:
-                connection.execute(_insert, row)
+                if connection.execute(insert, row).rowcount == 0:
+                    of_action = payment_of(connection.execute(_payment_of_action, row).one())
+                    return Claimed(payment=of_action, same_payment=False, in_progress=False)
         except IntegrityError:
             if key is None:
                 raise
@@ -121,7 +142,13 @@ def _claim_released(connection: sa.Connection, released: Any, new: dict[str, Any
     """
     same_bank = is_same_bank(connection, released.bank, new["bank"])
     names = ("created_at", "attempt", "bank", "payment_fingerprint", "fingerprint_key")
-    values = {"status": Status.PENDING, "look_ups": 0, **_times, **{name: new[name] for name in names}}
+    values = {
+        "status": Status.PENDING,
+        "look_ups": 0,
+        "updated_at": None,
+        **_times,
+        **{name: new[name] for name in names},
+    }
     if not same_bank:
         values |= {"working_until": now(), "look_up_at": now(), "bank": released.bank}
     unchanged = sa.and_(payments.c.id == released.id, is_released, payments.c.erased_at.is_(None))

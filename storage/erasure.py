@@ -1,8 +1,9 @@
 """How payments are erased in a database: what goes, what stays, and what the audit trail says of it.
 
-What is kept of the card goes, with the fingerprint, which is made of it, and the notes of operators, which are free
-text. The id, the merchant, the amount, the status, the times and the digest of the idempotency key stay: a repeated
-key must never become a second payment. A released claim is erased like a payment, and stays for the same reason.
+What is kept of the card goes, with the fingerprint, which is made of it, and so does free text: the notes of operators,
+and the merchant's references, metadata and reasons. The id, the merchant, the amount, the status, the times and the
+digest of the idempotency key stay: a repeated key must never become a second payment. A released claim is erased like
+a payment, and stays for the same reason.
 """
 
 from collections.abc import Sequence
@@ -14,12 +15,13 @@ import sqlalchemy as sa
 
 from storage.clock import now
 from storage.records import AUTOMATIC, ERASED, Change, fields_of
-from storage.tables import OLDEST_GATEWAY, changes, is_pending, meta, payments
+from storage.tables import OLDEST_GATEWAY, actions, changes, is_pending, meta, payments
 
 # The first version of the schema whose gateways expect erased payments. An older one would show what is left of them.
 SINCE: Final = "0006"
 
-_may_be_erased = sa.and_(~is_pending, payments.c.erased_at.is_(None))
+_nothing_is_held = sa.and_(payments.c.held == 0, payments.c.refund_held == 0)
+_may_be_erased = sa.and_(~is_pending, payments.c.erased_at.is_(None), _nothing_is_held)
 _require_newer = sa.update(meta).where(meta.c.name == OLDEST_GATEWAY, meta.c.value < SINCE).values(value=SINCE)
 
 
@@ -41,6 +43,9 @@ def erase(connection: sa.Connection, payment_ids: Sequence[UUID], erased_by: str
         "expiry_month": 0,
         "expiry_year": 0,
         "payment_fingerprint": sa.case((payments.c.payment_fingerprint.is_not(None), "")),
+        "reference": None,
+        "metadata": {},
+        "card_scheme": None,
         "erased_at": at,
     }
     statement = sa.update(payments).where(payments.c.id.in_(payment_ids), _may_be_erased).values(emptied)
@@ -58,6 +63,8 @@ def erase(connection: sa.Connection, payment_ids: Sequence[UUID], erased_by: str
     ]
     if lines:
         connection.execute(_require_newer)
+        of_payments = actions.c.payment_id.in_([line.payment_id for line in lines])
+        connection.execute(sa.update(actions).where(of_payments).values(reason=None, reference=None, metadata={}))
         free_text = sa.and_(changes.c.payment_id.in_([line.payment_id for line in lines]), changes.c.note != "")
         connection.execute(sa.update(changes).where(free_text, changes.c.changed_by.not_in(AUTOMATIC)).values(note=""))
         connection.execute(sa.insert(changes).inline(), [fields_of(line) for line in lines])

@@ -4,6 +4,7 @@ Every method runs on the event loop's thread without waiting, so each is one tra
 """
 
 import secrets
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from storage.banks import BankMove, is_same_bank, names_of_bank
+from storage.memory_actions import MemoryActions
 from storage.records import (
     AUTOMATIC,
     ERASED,
@@ -22,10 +24,20 @@ from storage.records import (
     IdempotencyKey,
     KeyChange,
     NotInStatus,
+    Page,
     Payment,
+    Position,
+    State,
     Status,
     UnresolvedStats,
+    Wanted,
 )
+
+# The most payments of a merchant that one page looks at, as in a database (storage/listing.py).
+LOOKED_AT: Final = 1000
+
+# It comes before all others.
+_FIRST_ID: Final = UUID(int=0)
 
 # The most payments that one call of `erase_older` looks at, so that requests wait a few milliseconds at most.
 CHECKED: Final = 10_000
@@ -43,8 +55,10 @@ class _Row:
     released: bool = False
 
     def may_be_erased(self) -> bool:
-        """Return whether the payment is released or not PENDING, and not erased already."""
-        return (self.released or self.payment.status is not Status.PENDING) and self.payment.erased_at is None
+        """Return whether the payment is released or not PENDING, not erased already, and no action is PENDING."""
+        if self.payment.erased_at is not None or self.payment.held or self.payment.refund_held:
+            return False
+        return self.released or self.payment.status is not Status.PENDING
 
 
 class Memory:
@@ -57,17 +71,21 @@ class Memory:
         self._rows: dict[UUID, _Row] = {}
         self._pending: dict[UUID, _Row] = {}  # those that are PENDING, so that the resolver does not search all rows
         self._rows_of_keys: dict[tuple[str, str], list[_Row]] = {}
+        self._places: dict[tuple[str, str | None], list[Position]] = {}  # by merchant and reference, in order
         self._changes: dict[UUID, list[Change]] = {}
         self._to_check: list[UUID] = []  # for `erase_older`
         self._bank_moves: list[BankMove] = []
         self._api_keys: dict[str, ApiKey] = {}
         self._key_changes: list[KeyChange] = []
+        self.actions = MemoryActions(self)
 
     def claim(self, payment: Payment, key: IdempotencyKey | None, request_s: float) -> Payment | Claimed:
         now = datetime.now(UTC)
         until = now + timedelta(seconds=request_s)
         row = _Row(payment, key, payment.id, now, until, until)
         if key is not None:
+            if (action := self.actions.has_key(payment.merchant, key.digest)) is not None:
+                return Claimed(payment=self._rows[action.payment_id].payment, same_payment=False, in_progress=False)
             rows = self._rows_of_keys.setdefault((payment.merchant, key.digest), [])
             held = next((other for other in rows if not other.released), None)
             if held is not None:
@@ -76,6 +94,7 @@ class Memory:
             if released is not None:
                 row.payment = replace(payment, id=released.payment.id)
                 rows.remove(released)
+                self._remove_place(released.payment)
             elif erased := [other for other in rows if other.payment.erased_at is not None]:
                 return self._claimed(erased[0], payment, key)  # the bank may have authorized it under this row's id
             rows.append(row)
@@ -87,14 +106,21 @@ class Memory:
         self._keep(row)
         return row.payment
 
-    def change(self, change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
+    def change(
+        self, change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+    ) -> Payment:
         row = self._find(change.payment_id, Status(change.from_status), attempt)
         if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
             raise NotInStatus
         self._pending.pop(change.payment_id, None)
-        self._changes.setdefault(change.payment_id, []).append(change)
-        status = Status(change.to_status)
-        row.payment = replace(row.payment, status=status, authorization_code=change.authorization_code)
+        self.record(change)
+        row.payment = replace(
+            row.payment,
+            status=Status(change.to_status),
+            authorization_code=change.authorization_code,
+            response_code=response_code,
+            updated_at=change.changed_at,
+        )
         return row.payment
 
     def erase(self, payment_id: UUID, erased_by: str) -> list[Change]:
@@ -134,6 +160,7 @@ class Memory:
             self.release(payment_id, attempt)
         elif row is not None:
             del self._rows[payment_id], self._pending[payment_id]
+            self._remove_place(row.payment)
             if row.key is not None:
                 of_key = row.payment.merchant, row.key.digest
                 self._rows_of_keys[of_key].remove(row)
@@ -191,11 +218,32 @@ class Memory:
         ]
         return sorted(wanted, key=lambda p: p.created_at)
 
-    def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
+    def page(self, wanted: Wanted) -> Page:
+        places = self._places.get((wanted.merchant, wanted.reference), [])
+        end = len(places)
+        for last in (wanted.after, wanted.created_to and (wanted.created_to, _FIRST_ID)):
+            end = min(end, bisect_left(places, last)) if last else end
+        first = bisect_left(places, (wanted.created_from, _FIRST_ID)) if wanted.created_from else 0
+        found: list[Payment] = []
+        looked_at = 0
+        for place in reversed(places[first:end]):
+            row = self._rows[place[1]]
+            if row.released or row.payment.erased_at is not None:
+                continue
+            if len(found) == wanted.limit:
+                return Page(found, (found[-1].created_at, found[-1].id))
+            looked_at += 1
+            if wanted.state in {None, row.payment.state()}:
+                found.append(row.payment)
+            if wanted.state is not None and looked_at == LOOKED_AT and len(found) < wanted.limit:
+                return Page(found, place)
+        return Page(found, None)
+
+    def search(self, status: State | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         wanted = [
             p
             for p in self._kept()
-            if status in {None, p.status}
+            if status in {None, p.state()}
             and merchant in {None, p.merchant}
             and (since is None or p.created_at >= since)
         ]
@@ -209,8 +257,9 @@ class Memory:
         return dict(Counter(row.key.fingerprint_key for row in recent if row.key is not None))
 
     def unresolved_stats(self) -> UnresolvedStats:
-        payments = self.list_unresolved()
-        return UnresolvedStats(count=len(payments), oldest_created_at=payments[0].created_at if payments else None)
+        created_at = [payment.created_at for payment in self.list_unresolved()]
+        created_at += [action.created_at for action in self.actions.list_unresolved()]
+        return UnresolvedStats(count=len(created_at), oldest_created_at=min(created_at, default=None))
 
     def move_bank(self, move: BankMove) -> int:
         self._bank_moves.append(move)
@@ -252,11 +301,35 @@ class Memory:
     def close(self) -> None:
         """Do nothing: the records go with this object."""
 
+    def replace(self, payment: Payment) -> None:
+        """Record a payment in place of the one with the same id."""
+        self._rows[payment.id].payment = payment
+
+    def has_key(self, merchant: str, digest: str) -> bool:
+        """Return whether an idempotency key belongs to a payment, released or not."""
+        return bool(self._rows_of_keys.get((merchant, digest)))
+
+    def record(self, change: Change) -> None:
+        """Add a line to the audit trail."""
+        self._changes.setdefault(change.payment_id, []).append(change)
+
+    def names_of_bank(self, identity: str) -> set[str]:
+        """Return the identities that a bank has and had."""
+        return names_of_bank(identity, self._bank_moves)
+
     def _kept(self) -> list[Payment]:
         return [row.payment for row in self._rows.values() if not row.released]
 
     def _keep(self, row: _Row) -> None:
-        self._rows[row.payment.id] = self._pending[row.payment.id] = row
+        payment = row.payment
+        self._rows[payment.id] = self._pending[payment.id] = row
+        for reference in {None, payment.reference}:
+            insort(self._places.setdefault((payment.merchant, reference), []), (payment.created_at, payment.id))
+
+    def _remove_place(self, payment: Payment) -> None:
+        for reference in {None, payment.reference}:
+            places = self._places[payment.merchant, reference]
+            del places[bisect_left(places, (payment.created_at, payment.id))]
 
     def _erase(self, row: _Row, erased_by: str, note: str) -> Change:
         payment, at = row.payment, datetime.now(UTC)
@@ -268,11 +341,22 @@ class Memory:
             to_status=ERASED,
             note=note,
         )
-        row.payment = replace(payment, card_last4="", expiry_month=0, expiry_year=0, erased_at=at)
+        self._remove_place(payment)
+        row.payment = replace(
+            payment,
+            card_last4="",
+            expiry_month=0,
+            expiry_year=0,
+            reference=None,
+            metadata={},
+            card_scheme=None,
+            erased_at=at,
+        )
         row.key = row.key and replace(row.key, fingerprint="", older_fingerprints={})
         lines = self._changes.get(payment.id, [])
         cleared = [change if change.changed_by in AUTOMATIC else replace(change, note="") for change in lines]
         self._changes[payment.id] = [*cleared, line]
+        self.actions.erase(payment.id)
         return line
 
     def _find(self, payment_id: UUID, status: Status, attempt: UUID | None = None) -> _Row | None:

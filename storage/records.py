@@ -16,11 +16,24 @@ def fields_of(record: Any) -> dict[str, Any]:
 
 
 class Status(StrEnum):
-    """The status of a payment; `PaymentStatus` in the contract says what each value means."""
+    """The outcome of a payment's authorization."""
 
     AUTHORIZED = "AUTHORIZED"
     DECLINED = "DECLINED"
     PENDING = "PENDING"
+
+
+class State(StrEnum):
+    """The state of a payment, which the contract calls its status; `PaymentStatus` says what each value means."""
+
+    AUTHORIZED = "AUTHORIZED"
+    DECLINED = "DECLINED"
+    PENDING = "PENDING"
+    PARTIALLY_CAPTURED = "PARTIALLY_CAPTURED"
+    CAPTURED = "CAPTURED"
+    PARTIALLY_REFUNDED = "PARTIALLY_REFUNDED"
+    REFUNDED = "REFUNDED"
+    VOIDED = "VOIDED"
 
 
 # What the storage records in place of a status for a claim that was released: the bank said that it did not process the
@@ -42,8 +55,15 @@ class Payment:
     """A payment as recorded. `amount` is in the currency's minor units, `created_at` in UTC.
 
     bank: the identity of the bank that the payment is sent to (`bank.identity`)
+    reference: the merchant's own name for the payment, up to 80 characters
+    metadata: the merchant's own data, names and texts
+    card_scheme: visa, mastercard, ...; None if it is not known
     authorization_code: the bank's, up to 64 characters; empty if it gave none
+    response_code: why it was authorized or declined; empty if that is not recorded
+    updated_at: when its status changed, None if it did not or older gateways changed it
     erased_at: when what is kept of the card was erased, which is empty or 0 since then; None if it was not
+    captured, voided, refunded: what approved actions have captured, released and given back
+    held: what PENDING captures and voids may capture or release; refund_held: what PENDING refunds may give back
     """
 
     id: UUID
@@ -56,12 +76,159 @@ class Payment:
     amount: int
     created_at: datetime
     bank: str = UNKNOWN_BANK
+    reference: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    card_scheme: str | None = None
     authorization_code: str = ""
+    response_code: str = ""
+    updated_at: datetime | None = field(default=None, compare=False)
     erased_at: datetime | None = None
+    captured: int = 0
+    voided: int = 0
+    refunded: int = 0
+    held: int = 0
+    refund_held: int = 0
+
+    def left(self) -> int:
+        """Return the authorized amount that is neither captured nor released; PENDING actions may hold a part of it."""
+        return (self.amount if self.status is Status.AUTHORIZED else 0) - self.captured - self.voided
+
+    def state(self) -> State:
+        """Return the payment's state. It follows from what is recorded, so the two can't contradict each other."""
+        if self.status is not Status.AUTHORIZED:
+            return State(self.status)
+        if self.left() > 0:
+            return State.PARTIALLY_CAPTURED if self.captured else State.AUTHORIZED
+        if not self.captured:
+            return State.VOIDED
+        if not self.refunded:
+            return State.CAPTURED
+        return State.PARTIALLY_REFUNDED if self.refunded < self.captured else State.REFUNDED
 
     def age_s(self) -> float:
         """Return how many seconds ago the payment was created."""
         return (datetime.now(UTC) - self.created_at).total_seconds()
+
+
+# The first and the last time that Python can hold.
+EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+# A payment's place in a list: when it was created, and its id.
+Position = tuple[datetime, UUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which of a merchant's payments are listed.
+
+    created_to: the first time that is not wanted any more
+    after: the place in the list, newest first, after which the page begins
+    """
+
+    merchant: str
+    reference: str | None = None
+    state: State | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    after: Position | None = None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list of payments, and the place after which the next page begins; None if there is none."""
+
+    payments: list[Payment]
+    next: Position | None
+
+
+class ActionType(StrEnum):
+    """What an action does; `ActionType` in the contract says what each value means."""
+
+    CAPTURE = "CAPTURE"
+    VOID = "VOID"
+    REFUND = "REFUND"
+
+
+class ActionStatus(StrEnum):
+    """The status of an action; `ActionStatus` in the contract says what each value means."""
+
+    APPROVED = "APPROVED"
+    DECLINED = "DECLINED"
+    PENDING = "PENDING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """A capture, void or refund as recorded. Amounts are in the payment's minor units, times in UTC.
+
+    amount: what is captured, released or given back
+    releases: what a final capture releases besides
+    metadata: the merchant's own, names and texts
+    response_code: why it was approved or declined (payments/responses.py); empty while it is PENDING
+    bank: the identity of the bank that the action is sent to
+    """
+
+    id: UUID
+    payment_id: UUID
+    merchant: str
+    type: ActionType
+    status: ActionStatus
+    amount: int
+    releases: int = 0
+    currency: str
+    reason: str | None = None
+    reference: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    response_code: str = ""
+    bank: str
+    created_at: datetime
+    updated_at: datetime
+
+    def takes(self) -> int:
+        """Return how much the action holds of its payment's amount while it is PENDING."""
+        return self.amount + self.releases
+
+    def held_in(self) -> str:
+        """Return the field of the payment that has what the action holds."""
+        return "refund_held" if self.type is ActionType.REFUND else "held"
+
+    def done(self) -> dict[str, int]:
+        """Return by how much the action raises fields of the payment if it is approved, by their names."""
+        match self.type:
+            case ActionType.CAPTURE:
+                return {"captured": self.amount, "voided": self.releases}
+            case ActionType.VOID:
+                return {"voided": self.amount}
+            case ActionType.REFUND:
+                return {"refunded": self.amount}
+
+    def age_s(self) -> float:
+        """Return how many seconds ago the action was created."""
+        return (datetime.now(UTC) - self.created_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionKey:
+    """A merchant's idempotency key and the action sent with it, as digests (payments/idempotency.py)."""
+
+    digest: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedAction:
+    """The action that an idempotency key belongs to already.
+
+    action: None if the key belongs to a payment
+    same_action: the action that was sent with the key now is this action
+    in_progress: the first request with the key may still be running, here or in another process
+    """
+
+    action: Action | None
+    same_action: bool
+    in_progress: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +264,8 @@ class IdempotencyKey:
 
 
 def _kept(payment: Payment) -> tuple[Any, ...]:
-    return payment.card_last4, payment.expiry_month, payment.expiry_year, payment.currency, payment.amount
+    card = payment.card_last4, payment.expiry_month, payment.expiry_year
+    return *card, payment.currency, payment.amount, payment.reference, payment.metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +286,7 @@ class Change:
     """One line of the audit trail: who changed a payment's status, when and why, and the bank's authorization code.
 
     from_status, to_status: a `Status`; of an erased payment, to_status is `ERASED`, and from_status may be `RELEASED`
+    action_id: the action whose status changed; both are an `ActionStatus` then
     """
 
     payment_id: UUID
@@ -127,6 +296,7 @@ class Change:
     to_status: str
     note: str
     authorization_code: str = ""
+    action_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +338,7 @@ class KeyChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnresolvedStats:
-    """How many payments are unresolved, which means PENDING without a running request."""
+    """How many payments and actions are unresolved, which means PENDING without a running request."""
 
     count: int
     oldest_created_at: datetime | None
@@ -203,3 +373,7 @@ class BackupFailed(Exception):
 
 class NotInStatus(Exception):
     """No payment with this id has the status that a change begins from, or it must not change now."""
+
+
+class NotAvailable(NotInStatus):
+    """The payment does not have the amount that an action needs, or other actions hold it."""

@@ -17,7 +17,8 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage import claims, database, erasure
+from storage import claims, database, erasure, listing
+from storage.actions import SqlActions, is_unresolved_action
 from storage.banks import BankMove, names_of_bank
 from storage.clock import now
 from storage.database import available
@@ -30,9 +31,12 @@ from storage.records import (
     IdempotencyKey,
     KeyChange,
     NotInStatus,
+    Page,
     Payment,
+    State,
     Status,
     UnresolvedStats,
+    Wanted,
     fields_of,
 )
 from storage.tables import (
@@ -40,6 +44,7 @@ from storage.tables import (
     OLDER_DIGESTS,
     TRIED_AT,
     Utc,
+    actions,
     api_key_changes,
     api_keys,
     bank_moves,
@@ -62,7 +67,12 @@ _api_key_columns = [api_keys.c[name] for name in ApiKey.__dataclass_fields__]
 _change = (
     sa.update(payments)
     .where(payments.c.id == sa.bindparam("payment_id"), payments.c.status == sa.bindparam("from_status"))
-    .values(status=sa.bindparam("to_status"), authorization_code=sa.bindparam("code"))
+    .values(
+        status=sa.bindparam("to_status"),
+        authorization_code=sa.bindparam("code"),
+        response_code=sa.bindparam("new_response_code"),
+        updated_at=sa.bindparam("changed_at"),
+    )
     .returning(*payment_columns)
 )
 _change_attempt = _change.where(payments.c.attempt == sa.bindparam("ended"))
@@ -78,6 +88,7 @@ class Sql:
         opened = database.connect(url, connections=connections, key_checks=key_checks, migrate=migrate)
         self._engine, self.found_version, self.known_version = opened
         self._shared = threading.local()
+        self.actions = SqlActions(self._engine, self._transaction)
         with available(), self._engine.connect() as connection:
             facts = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
         self.salt = bytes.fromhex(facts[KEY_SALT])
@@ -122,11 +133,14 @@ class Sql:
         return claims.claim(self._transaction, payment, key, request_s)
 
     @available()
-    def change(self, change: Change, *, attempt: UUID | None = None, if_unresolved: bool = False) -> Payment:
+    def change(
+        self, change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+    ) -> Payment:
         values = fields_of(change)
         statement = _change_unresolved if if_unresolved else _change if attempt is None else _change_attempt
         with self._transaction() as connection:
-            to_change = {**values, "code": change.authorization_code, "ended": attempt}
+            to_change = {**values, "code": change.authorization_code, "new_response_code": response_code}
+            to_change["ended"] = attempt
             row = connection.execute(statement, to_change).one_or_none()
             if row is None:
                 raise NotInStatus
@@ -231,10 +245,15 @@ class Sql:
             return [payment_of(row) for row in connection.execute(query.limit(PAGE))]
 
     @available()
-    def search(self, status: Status | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
+    def page(self, wanted: Wanted) -> Page:
+        with self._engine.connect() as connection:
+            return listing.page(connection, wanted)
+
+    @available()
+    def search(self, status: State | None, since: datetime | None, limit: int, merchant: str | None) -> list[Payment]:
         query = sa.select(*payment_columns).where(~is_released).order_by(payments.c.created_at.desc()).limit(limit)
         if status is not None:
-            query = query.where(payments.c.status == status)
+            query = query.where(listing.in_state(status))
         if since is not None:
             query = query.where(payments.c.created_at >= since)
         if merchant is not None:
@@ -271,7 +290,11 @@ class Sql:
 
     @available()
     def unresolved_stats(self) -> UnresolvedStats:
-        query = sa.select(sa.func.count(), sa.func.min(payments.c.created_at)).where(self._unresolved())
+        unresolved = sa.union_all(
+            sa.select(payments.c.created_at).where(self._unresolved()),
+            sa.select(actions.c.created_at).where(is_unresolved_action),
+        ).subquery()
+        query = sa.select(sa.func.count(), sa.func.min(unresolved.c.created_at))
         with self._engine.connect() as connection:
             count, oldest = connection.execute(query).one()
         return UnresolvedStats(count=count, oldest_created_at=oldest)

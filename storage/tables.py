@@ -1,12 +1,13 @@
 """Which tables a database has now; the steps in storage/migrations/ create them."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from storage.records import RELEASED, Payment, Status
+from storage.records import RELEASED, Action, ActionStatus, ActionType, Payment, Status
 
 metadata = sa.MetaData()
 
@@ -23,6 +24,23 @@ class Utc(sa.TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
         return value.replace(tzinfo=UTC) if value else None
 
+
+class Json(sa.TypeDecorator[Mapping[str, str]]):
+    """Names and texts, as JSON in ASCII, because PostgreSQL's own JSON can't hold U+0000; NULL if there are none."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Mapping[str, str] | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return json.dumps(dict(value)) if value else None
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Mapping[str, str]:  # noqa: ARG002
+        found: Mapping[str, str] = json.loads(value) if value else {}
+        return found
+
+
+# What actions have done to a payment's amount, and what they may still do.
+BALANCES: Final = ("captured", "voided", "refunded", "held", "refund_held")
 
 payments = sa.Table(
     "payments",
@@ -52,8 +70,20 @@ payments = sa.Table(
     sa.Column("key_use", sa.Integer, nullable=False),
     # The identity of the bank that the payment is sent to.
     sa.Column("bank", sa.Text, nullable=False),
+    sa.Column("reference", sa.String(80)),
+    sa.Column("metadata", Json),
+    sa.Column("card_scheme", sa.String(16)),
     sa.Column("authorization_code", sa.String(64), nullable=False),
+    sa.Column("response_code", sa.String(5), nullable=False, default=""),
+    sa.Column("updated_at", Utc),
     sa.Column("erased_at", Utc),
+    *(sa.Column(name, sa.BigInteger, nullable=False, default=0) for name in BALANCES),
+    sa.CheckConstraint(
+        "captured >= 0 AND voided >= 0 AND held >= 0 AND captured + voided + held <= amount", name="payments_captured"
+    ),
+    sa.CheckConstraint(
+        "refunded >= 0 AND refund_held >= 0 AND refunded + refund_held <= captured", name="payments_refunded"
+    ),
     sa.UniqueConstraint("merchant", "idempotency_key", "key_use", name="payments_key_use"),
     sa.CheckConstraint("status IN ('AUTHORIZED', 'DECLINED', 'PENDING', 'RELEASED')", name="payments_status"),
     sa.CheckConstraint("(idempotency_key IS NULL) = (payment_fingerprint IS NULL)"),
@@ -71,6 +101,11 @@ sa.Index(
     postgresql_where=~is_released,
     sqlite_where=~is_released,
 )
+# Literals, so that both databases see that the indexes hold what is asked for.
+is_shown = sa.text("status != 'RELEASED' AND erased_at IS NULL")
+for _name, _columns in (("payments_of_merchant", ()), ("payments_of_reference", ("reference",))):
+    _listed = [payments.c[_column] for _column in ("merchant", *_columns, "created_at", "id")]
+    sa.Index(_name, *_listed, postgresql_where=is_shown, sqlite_where=is_shown)
 _is_kept = payments.c.erased_at.is_(None)
 sa.Index("payments_to_erase", payments.c.created_at, postgresql_where=_is_kept, sqlite_where=_is_kept)
 
@@ -85,7 +120,45 @@ changes = sa.Table(
     sa.Column("to_status", sa.String(10), nullable=False),
     sa.Column("note", sa.String(500), nullable=False),
     sa.Column("authorization_code", sa.String(64), nullable=False),
+    sa.Column("action_id", sa.Uuid),
 )
+
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("payment_id", sa.Uuid, sa.ForeignKey("payments.id"), nullable=False),
+    sa.Column("merchant", sa.String(64), nullable=False),
+    sa.Column("idempotency_key", sa.String(64)),  # its digest
+    sa.Column("fingerprint", sa.String(64)),
+    sa.Column("type", sa.String(10), nullable=False),
+    sa.Column("status", sa.String(10), nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("releases", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.String(3), nullable=False),
+    sa.Column("reason", sa.String(200)),
+    sa.Column("reference", sa.String(80)),
+    sa.Column("metadata", Json),
+    sa.Column("response_code", sa.String(5), nullable=False),
+    sa.Column("bank", sa.Text, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("updated_at", Utc, nullable=False),
+    # As in `payments`.
+    sa.Column("claimed_at", Utc, nullable=False),
+    sa.Column("working_until", Utc, nullable=False),
+    sa.Column("look_up_at", Utc, nullable=False),
+    sa.Column("look_ups", sa.Integer, nullable=False, default=0),
+    sa.Column("attempt", sa.Uuid, nullable=False),
+    sa.CheckConstraint("type IN ('CAPTURE', 'VOID', 'REFUND')", name="actions_type"),
+    sa.CheckConstraint("status IN ('APPROVED', 'DECLINED', 'PENDING')", name="actions_status"),
+    sa.CheckConstraint("amount > 0 AND releases >= 0", name="actions_amount"),
+    sa.CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)", name="actions_fingerprint"),
+    sa.UniqueConstraint("merchant", "idempotency_key", name="actions_key"),
+    sa.Index("actions_of_payment", "payment_id", "created_at", "id"),
+)
+action_columns = [actions.c[name] for name in Action.__dataclass_fields__]
+is_pending_action = actions.c.status == ActionStatus.PENDING
+sa.Index("actions_pending", actions.c.look_up_at, postgresql_where=is_pending_action, sqlite_where=is_pending_action)
 
 bank_moves = sa.Table(
     "bank_moves",
@@ -143,3 +216,9 @@ def payment_of(row: Sequence[Any]) -> Payment:
     """Return the record in a row that begins with `payment_columns`."""
     values = dict(zip(Payment.__dataclass_fields__, row, strict=False))
     return Payment(**{**values, "status": Status(values["status"])})
+
+
+def action_of(row: Sequence[Any]) -> Action:
+    """Return the record in a row that begins with `action_columns`."""
+    values = dict(zip(Action.__dataclass_fields__, row, strict=False))
+    return Action(**{**values, "type": ActionType(values["type"]), "status": ActionStatus(values["status"])})

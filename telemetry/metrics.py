@@ -48,6 +48,11 @@ PAYMENTS: Final = Counter(
     "Payments, by the outcome of their first response and by currency.",
     ["outcome", "currency"],
 )
+ACTIONS: Final = Counter(
+    "payment_gateway_actions_total",
+    "Captures, voids and refunds, by type and by the outcome of their first response.",
+    ["type", "outcome"],
+)
 RESOLVED: Final = Counter(
     "payment_gateway_resolved_total",
     "Payments that were PENDING and that the resolver settled, by outcome.",
@@ -88,12 +93,12 @@ LOG_LINES_LOST: Final = Counter(
 )
 PENDING: Final = Gauge(
     "payment_gateway_pending_payments",
-    "Unresolved payments.",
+    "Unresolved payments and actions.",
     multiprocess_mode="mostrecent",
 )
 PENDING_AGE: Final = Gauge(
     "payment_gateway_pending_oldest_age_seconds",
-    "Age of the oldest unresolved payment in seconds.",
+    "Age of the oldest unresolved payment or action in seconds.",
     multiprocess_mode="mostrecent",
 )
 

@@ -73,12 +73,28 @@ def shown_payment(payment_id: str) -> dict[str, Any]:
     return {
         "id": payment_id,
         "status": "AUTHORIZED",
+        "response_code": "10000",
+        "response_summary": "Approved",
+        "authorization_code": None,
         "card_last4": "8877",
+        "card_scheme": "visa",
         "expiry_month": 12,
         "expiry_year": 2099,
         "currency": "GBP",
         "amount": 1050,
+        "balances": {
+            "total_authorized": 1050,
+            "total_captured": 0,
+            "total_refunded": 0,
+            "total_voided": 0,
+            "available_to_capture": 1050,
+            "available_to_void": 1050,
+            "available_to_refund": 0,
+        },
+        "reference": None,
+        "metadata": {"order": "7"},
         "created_at": "2026-11-22T10:15:30.123456Z",
+        "updated_at": "2026-11-22T10:15:30.123456Z",
     }
 
 
@@ -113,6 +129,12 @@ def pending_payment(**changes: Any) -> Payment:
         "created_at": datetime.now(UTC),
     }
     return Payment(**{**values, **changes})
+
+
+def lasting(payment: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a payment, as the gateway shows it, that do not change when it is settled or acted on."""
+    changing = {"status", "response_code", "response_summary", "authorization_code", "balances", "updated_at"}
+    return {name: value for name, value in payment.items() if name not in changing}
 
 
 def kind_of(error: BankError) -> type[BankError]:

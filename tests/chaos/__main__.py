@@ -37,7 +37,7 @@ import requests
 import trustme
 
 import store
-from store import Status
+from store import State, Status
 from tests import postgres, support
 from tests.chaos.faulty_bank import FAULTS, FaultyBank
 from tests.support import Gateway
@@ -306,7 +306,7 @@ def _resolved(settings: dict[str, str]) -> dict[str, Any]:
     """Wait at most two minutes until no payment is PENDING, and return all payments by id."""
     store.configure(settings["STORE_URL"], fingerprint_key=bytes.fromhex(settings["FINGERPRINT_KEY"]))
     deadline = time.monotonic() + 120
-    while asyncio.run(store.search(Status.PENDING, limit=1)) and time.monotonic() < deadline:
+    while asyncio.run(store.search(State.PENDING, limit=1)) and time.monotonic() < deadline:
         time.sleep(0.5)
     table = {str(payment.id): payment for payment in asyncio.run(store.search(limit=10**9))}
     store.close()

@@ -22,7 +22,7 @@ PROBLEM: Final = {
 
 # The answers to look-ups of the payments in IDS, by what is new in them.
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
-    "field": {**PAYMENT, "captured": 0},
+    "field": {**PAYMENT, "sent": True, "balances": {**PAYMENT["balances"], "sent": 0}},
     "field of a problem": {**PROBLEM, "help": "", "errors": [{**FIELD_ERROR, "hint": ""}]},
     "status": {**PAYMENT, "status": "NEW_VALUE"},
     "code": {**PROBLEM, "code": "NEW_VALUE"},

@@ -22,8 +22,9 @@ Seen = dict[str, dict[str, Any]]
 
 
 def with_time(payment: dict[str, Any]) -> dict[str, Any]:
-    """Return a payment with its time as a time, because clients write it in other forms."""
-    return {**payment, "created_at": datetime.fromisoformat(payment["created_at"])}
+    """Return a payment with its times as times, because clients write them in other forms."""
+    times = {name: datetime.fromisoformat(payment[name]) for name in ("created_at", "updated_at")}
+    return {**payment, **times}
 
 
 def test_a_generator_prints_no_other_warning(client: Generator, unusual: Mapping[Generator, set[str]]) -> None:

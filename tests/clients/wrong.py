@@ -38,7 +38,8 @@ await createPayment({ body: { ...card, currency: "GBP", amount: "ten" } });
 _MISSING: Final = ("card_number", "expiry_year", "currency", "amount", "cvv")
 _ALL: Final = (
     '{ card_number: string; expiry_month: number; expiry_year: number; currency: "GBP" | "USD" | "CNY";'
-    " amount: number; cvv: string; } & {}"
+    " amount: number; cvv: string; capture?: boolean | undefined; reference?: string | undefined;"
+    " metadata?: ({ ...; } & {}) | undefined; } & {}"
 )
 
 

@@ -133,4 +133,6 @@ def _closed(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     closed = {name: _closed(value) for name, value in node.items()}
+    if node.get("nullable") is True:  # Draft 4 lacks it
+        closed["type"] = [node["type"], "null"]
     return {"additionalProperties": False, **closed} if isinstance(node.get("properties"), dict) else closed

@@ -45,8 +45,15 @@ STRICTER: Final[dict[str, Callable[[Request], object]]] = {
     ),
     "a repeated header is ambiguous": lambda sent: "repeated in header" in sent.changes,
     "Python's $ matches before a newline": lambda sent: "newline" in sent.changes,
-    "formats are checked": lambda sent: re.search(rb'"(order|due|at|email|address)"', sent.body),
+    "formats are checked": lambda sent: (
+        re.search(rb'"(order|due|at|email|address)"', sent.body) or "created_" in sent.query
+    ),
     "numbers are written as in JSON": lambda sent: any(quote(text) in _texts(sent) for text in LOOSE_NUMBERS),
+}
+
+# The reasons for which the gateway accepts requests that Connexion refuses.
+MORE_TOLERANT: Final[dict[str, Callable[[Request], object]]] = {
+    "a body that is not required need not be sent": lambda sent: not sent.body,
 }
 
 
@@ -129,12 +136,13 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_the_gateway_accepts_what_connexion_accepts(name: str) -> None:
-    """If the verdicts differ, the gateway is stricter, and the reason is on the list."""
+    """If the verdicts differ, the reason is on one of the lists."""
     compared = verdicts(name)
     differing = [
         sent
         for sent, by_connexion, by_gateway in compared
-        if by_connexion != by_gateway and not (by_connexion and any(applies(sent) for applies in STRICTER.values()))
+        if by_connexion != by_gateway
+        and not any(applies(sent) for applies in (STRICTER if by_connexion else MORE_TOLERANT).values())
     ]
     assert not differing, [(sent, len(differing)) for sent in differing[:5]]
     agreed = [by_connexion for _, by_connexion, by_gateway in compared if by_connexion == by_gateway]

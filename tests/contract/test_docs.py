@@ -167,8 +167,11 @@ def test_every_field_code_is_documented() -> None:
 
 
 def test_every_test_card_is_documented() -> None:
-    """docs/qa.md has each card with which the simulator misbehaves, and no other."""
+    """docs/qa.md has each card and amount with which the simulator misbehaves, and no other."""
     assert set(rows(QA, "card number")) == {*simulator._instead(), *simulator._afterwards(lambda _: None)}
+    assert set(rows(QA, "card")) == set(simulator.DECLINES)
+    amounts = simulator.UNANSWERED, simulator.LATE, simulator.REFUSED, simulator.UNAVAILABLE
+    assert set(rows(QA, "amount")) == set(map(str, amounts))
 
 
 def test_every_metric_is_documented() -> None:

@@ -31,7 +31,7 @@ def broken() -> bytes:
     components, payment = document["components"], document["paths"]["/payments"]["post"]
     del document["paths"]["/payments/{payment_id}"], payment["summary"], payment["description"]
     del components["schemas"]["Problem"]["properties"]["title"]["maxLength"]
-    del components["responses"]["KeyInUse"]["headers"]["RateLimit"]
+    del components["responses"]["KeyReused"]["headers"]["RateLimit"]
     components["schemas"]["Unused"] = {"type": "boolean"}
     components["examples"]["AuthorizedPayment"]["value"]["amount"] = "ten"
     return json.dumps(document).encode()

@@ -78,7 +78,8 @@ def test_schemathesis_finds_payments_that_another_merchant_is_shown(tmp_path: Pa
         command = [*_for_two_merchants(gateway, tmp_path), "--phases", "stateful", "--max-examples", "10"]
         ran = _run(command, tmp_path)
     assert ran.returncode == 1
-    assert re.findall("❌ (ST.*)", ran.stdout) == ["ST402 Object-level authorization bypass: 1"]
+    (failure,) = re.findall("❌ (ST.*)", ran.stdout)
+    assert re.fullmatch(r"ST402 Object-level authorization bypass: [1-9]", failure)
     assert "`globex` received the `Payment` that `acme` owns" in ran.stdout
 
 

@@ -13,7 +13,7 @@ from tests.support import ROOT
 NOTE = "Whether a test received each documented answer is not checked: only some tests ran."
 
 SEEN = sorted(session.documented())
-LAST = "no test received 503 from get_payment of a gateway without keys"
+LAST = "no test received {2} from {1} of a gateway {0}".format(*SEEN[-1])
 
 # A run of pytest with one test, which writes what a file has as if gateways had.
 CONFTEST = 'pytest_plugins = ["tests.contract.session"]\n'

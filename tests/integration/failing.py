@@ -87,7 +87,7 @@ for module, name, point in (
     (store, "settle", "settle"),
     (store, "find", "find"),
     (metrics.PAYMENTS, "labels", "payment-metrics"),
-    (operations, "_shown", "response"),
+    (operations, "_answer", "response"),
     (observe, "_requests", "request-metrics"),
     (logs, "access", "access-log"),
 ):

@@ -12,7 +12,7 @@ import requests
 import store
 from store import Status
 from tests.integration.test_operator import command, settings
-from tests.support import Gateway, reply, scripted_bank, wait_until
+from tests.support import Gateway, lasting, reply, scripted_bank, wait_until
 
 KEY = {"Idempotency-Key": "the only payment"}
 
@@ -75,8 +75,10 @@ def test_an_operator_corrects_declined_and_never_authorized(database_url: str) -
         by_hand = ("--note", "bank statement 12 May", "--code", "C1")
         corrected = command(database_url, "settle", declined["id"], "authorized", *by_hand)
         assert (corrected.returncode, corrected.stdout) == (0, f"{declined['id']} AUTHORIZED, was DECLINED\n")
-        assert gateway.find(declined["id"]).json() == {**declined, "status": "AUTHORIZED"}
-        assert gateway.pay().json() == {**declined, "status": "AUTHORIZED"}
+        shown = gateway.find(declined["id"]).json()
+        assert (shown["status"], shown["authorization_code"], shown["response_code"]) == ("AUTHORIZED", "C1", "10000")
+        assert lasting(shown) == lasting(declined)
+        assert gateway.pay().json() == shown
         for outcome in ("declined", "authorized"):
             refused = command(database_url, "settle", declined["id"], outcome, "--note", "no")
             assert (refused.returncode, refused.stderr) == (1, f"{declined['id']} is already AUTHORIZED\n")

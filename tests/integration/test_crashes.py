@@ -9,7 +9,7 @@ import requests
 
 from bank.simulator import Simulator
 from tests import support
-from tests.support import Gateway, valid_payment, wait_until
+from tests.support import Gateway, lasting, valid_payment, wait_until
 
 CRASHING = Path(__file__).parent / "crashing.py"
 STEPS = [
@@ -133,4 +133,5 @@ def test_a_dropped_connection_is_resolved_by_a_look_up(card_number: str, status:
         pending = gateway.pay(card_number=card_number)
         assert (pending.status_code, pending.json()["status"]) == (202, "PENDING")
         wait_until(lambda: gateway.find(pending.json()["id"]).json()["status"] != "PENDING", 30)
-        assert gateway.find(pending.json()["id"]).json() == {**pending.json(), "status": status}
+        settled = gateway.find(pending.json()["id"]).json()
+        assert (settled["status"], lasting(settled)) == (status, lasting(pending.json()))

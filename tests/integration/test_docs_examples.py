@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import requests
 
+from payments.states import LEADS_TO
+from store import ActionType, State
 from tests import support
 from tests.support import ROOT, Gateway, reply, scripted_bank, wait_until
 
@@ -66,20 +68,62 @@ def test_readme_shows_the_real_answer(gateway: Gateway) -> None:
     shown_status, shown_headers, shown = split(blocks(README, "http")[0])
     assert status == shown_status
     assert shown_headers <= headers
-    assert payment == {**shown, "id": payment["id"], "created_at": payment["created_at"]}
+    own = ("id", "authorization_code", "created_at", "updated_at")
+    assert payment == {**shown, **{name: payment[name] for name in own}}
     found = run_shell(finding.replace(shown["id"], payment["id"]), gateway.api)
     assert json.loads(found.stdout) == payment
 
 
 def test_the_curls_for_merchants_are_answered(merchants_gateway: Gateway) -> None:
     """The curls make a payment, repeat one with its key, and get the shown error word for word."""
-    paying, repeating, failing = (block for block in blocks(MERCHANTS, "sh") if block.startswith("curl"))
+    curls = [block for block in blocks(MERCHANTS, "sh") if block.startswith("curl")]
+    _finding, paying, repeating, failing = curls
     for command, again in ((paying, False), (repeating, False), (repeating, True)):
         status, headers, payment = split(run_shell(command, merchants_gateway.api).stdout)
         assert (status, payment["status"]) == ("HTTP/1.1 201 Created", "AUTHORIZED")
         assert ("idempotent-replayed" in headers) is again
     problem = json.loads(run_shell(failing, merchants_gateway.api).stdout)
     assert problem == {**json.loads(blocks(MERCHANTS, "json")[0]), "instance": problem["instance"]}
+
+
+def test_the_life_of_a_payment_for_merchants_is_lived(merchants_gateway: Gateway) -> None:
+    """Each of its requests is answered as the text says, and the payment is found by its reference."""
+    living = next(block for block in blocks(MERCHANTS, "sh") if block.startswith("payment_id="))
+    answers = [
+        json.loads(line) for line in run_shell(living, merchants_gateway.api).stdout.replace("}{", "}\n{").splitlines()
+    ]
+    *actions, listed = answers
+    assert [(action["type"], action["status"], action["amount"]) for action in actions] == [
+        ("CAPTURE", "APPROVED", 400),
+        ("CAPTURE", "APPROVED", 500),
+        ("REFUND", "APPROVED", 100),
+    ]
+    assert [action["type"] for action in listed["data"]] == ["AUTHORIZATION", "CAPTURE", "CAPTURE", "REFUND"]
+    finding, *_ = (block for block in blocks(MERCHANTS, "sh") if block.startswith("curl"))
+    by_reference, captured = finding.splitlines()
+    (found,) = json.loads(run_shell(by_reference, merchants_gateway.api).stdout)["data"]
+    assert (found["status"], found["balances"]["total_voided"]) == ("PARTIALLY_REFUNDED", 150)
+    assert json.loads(run_shell(captured, merchants_gateway.api).stdout) == {"data": [], "next_cursor": None}
+
+
+def test_the_table_for_merchants_is_that_of_the_code() -> None:
+    """docs/merchants.md has the same states, actions and results in its table and in its diagram."""
+    section = MERCHANTS.split("## The life of a payment")[1].split("\n## ")[0]
+    table: dict[State, dict[ActionType, frozenset[State]]] = {}
+    drawn = set()
+    for line in section.splitlines():
+        cells = [re.findall(r"`([A-Z_]+)`", cell) for cell in line.strip("|").split("|")]
+        if line.startswith("| `"):
+            actions = {
+                kind: frozenset(map(State, cell)) for kind, cell in zip(ActionType, cells[1:], strict=True) if cell
+            }
+            table |= dict.fromkeys(map(State, cells[0]), actions)
+        arrow = re.fullmatch(r" +([A-Z_]+) --> ([A-Z_]+): (.+)", line)
+        if arrow is not None:
+            drawn |= {(arrow[1], ActionType(name.upper()), arrow[2]) for name in arrow[3].split(", ")}
+    assert table == LEADS_TO
+    listed = {(state, *result) for state, actions in LEADS_TO.items() for result in actions.items()}
+    assert drawn == {(state, kind, after) for state, kind, states in listed for after in states}
 
 
 def _shell(source: str, folder: Path) -> list[str]:

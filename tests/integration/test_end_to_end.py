@@ -31,16 +31,35 @@ def test_a_payment_is_made_and_found_again(gateway: Gateway, card_number: str, s
     assert made.headers["Content-Type"] == "application/json"
     payment = made.json()
     assert made.headers["Location"] == f"/api/v1/payments/{UUID(payment['id'])}"
-    assert payment | {"id": "", "created_at": ""} == {
+    is_authorized, left = status == "AUTHORIZED", 1050 * (status == "AUTHORIZED")
+    assert bool(payment["authorization_code"]) == is_authorized
+    assert payment | {"id": "", "authorization_code": "", "created_at": "", "updated_at": ""} == {
         "id": "",
         "status": status,
+        "response_code": "10000" if is_authorized else "20005",
+        "response_summary": "Approved" if is_authorized else "Declined - do not honour",
+        "authorization_code": "",
         "card_last4": card_number[-4:],
+        "card_scheme": "mastercard",
         "expiry_month": 12,
         "expiry_year": 2099,
         "currency": "GBP",
         "amount": 1050,
+        "balances": {
+            "total_authorized": left,
+            "total_captured": 0,
+            "total_refunded": 0,
+            "total_voided": 0,
+            "available_to_capture": left,
+            "available_to_void": left,
+            "available_to_refund": 0,
+        },
+        "reference": None,
+        "metadata": {},
         "created_at": "",
+        "updated_at": "",
     }
+    assert payment["updated_at"] > payment["created_at"]
     assert payment["created_at"].endswith("Z")
     found = gateway.find(payment["id"])
     assert (found.status_code, found.json()) == (200, payment)
@@ -311,7 +330,7 @@ def test_a_limit_that_changes_in_the_contract_changes_the_behaviour(tmp_path: Pa
     text = contract.read_text()
     text = text.replace("maximum: 999999999999\n          example: 1050\n        cvv", "maximum: 500\n        cvv")
     text = text.replace("minLength: 14\n          maxLength: 19", "minLength: 12\n          maxLength: 15")
-    contract.write_text(text.replace("x-max-bytes: 16384", "x-max-bytes: 200"))
+    contract.write_text(text.replace("x-max-bytes: 65536", "x-max-bytes: 200"))
     with Gateway(script=copied / CHECKED.relative_to(ROOT), cwd=copied) as gateway:
         answer = gateway.pay()
         assert answer.json()["detail"] == (

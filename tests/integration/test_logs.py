@@ -125,7 +125,7 @@ def test_every_response_has_a_request_id_and_every_problem_names_it(gateway: Gat
         ask("GET", f"{pay}/{uuid4()}", headers=key),
         ask("GET", f"{strict.root}/nowhere"),
         ask("DELETE", pay, headers=key),
-        ask("POST", pay, json=valid_payment(cvv="1" * 20_000), headers=key),
+        ask("POST", pay, json=valid_payment(cvv="1" * 70_000), headers=key),
         ask("POST", pay, data="{}", headers={**key, "Content-Type": "text/plain"}),
         ask("POST", pay, json=valid_payment(), headers=key),
         ask("GET", f"{strict.root}/health/ready"),

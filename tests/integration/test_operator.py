@@ -18,7 +18,7 @@ from bank.simulator import Simulator
 from cli import control_socket
 from tests import support
 from tests.postgres import Postgres
-from tests.support import ROOT, Gateway, ScriptedBank, reply, valid_payment, wait_until
+from tests.support import ROOT, Gateway, ScriptedBank, lasting, reply, valid_payment, wait_until
 
 # Who runs the commands, by the operating system.
 OPERATOR = f"operator {os.getuid()} {pwd.getpwuid(os.getuid()).pw_name}"
@@ -84,7 +84,8 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
         logged = json.loads(settled.stderr)
         assert (logged["logger"], logged["payment_id"]) == ("gateway.audit", payment["id"])
         assert (logged["changed_by"], logged["note"]) == (OPERATOR, "bank statement 12 May")
-        assert gateway.find(payment["id"]).json() == {**payment, "status": "AUTHORIZED"}
+        settled = gateway.find(payment["id"]).json()
+        assert (settled["status"], lasting(settled)) == ("AUTHORIZED", lasting(payment))
         assert command(database_url, "pending").stdout == "none\n"
         assert command(database_url, "history", str(uuid.uuid4())).returncode == 1
         assert command(database_url, "settle", payment["id"], "declined", "--note", "x" * 501).returncode == 2

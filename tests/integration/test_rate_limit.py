@@ -65,7 +65,7 @@ def test_every_answer_to_a_request_that_counted_says_what_is_left() -> None:
             send(url, data="{", headers={"Content-Type": "application/json"}),
             gateway.find(support.UNKNOWN_ID),
             gateway.find("x"),
-            send(url, data="x" * 17_000, headers={"Content-Type": "application/json"}),
+            send(url, data="x" * 70_000, headers={"Content-Type": "application/json"}),
             send(url, data="card"),
             send(url, json=valid_payment(), headers=key),
             send(url, json=valid_payment(amount=1), headers=key),

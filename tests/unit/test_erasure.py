@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 import payments
 import store
-from payments import resolver, retention
+from payments import asking, resolver, retention
 from storage import erasure, memory
 from storage.records import AUTOMATIC
 from store import Claimed, IdempotencyKey, NotInStatus, Payment, Status
@@ -216,7 +216,7 @@ def test_retention_erases_until_nothing_old_is_left(monkeypatch: pytest.MonkeyPa
 
 def test_notes_of_the_gateway_itself_are_no_free_text() -> None:
     """Those who write them are known by name."""
-    assert set(AUTOMATIC) == {payments.GATEWAY, resolver.RESOLVER, retention.RETENTION}
+    assert set(AUTOMATIC) == {asking.GATEWAY, resolver.RESOLVER, retention.RETENTION}
 
 
 def test_only_notes_of_erased_payments_can_be_cleared(database_url: str) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 
 import store
-from store import Claimed, IdempotencyKey, NotInStatus, Payment, Status
+from store import Claimed, IdempotencyKey, NotInStatus, Payment, State, Status
 from tests.support import pending_payment, store_url
 
 ONE = IdempotencyKey(digest="k" * 64, fingerprint="1" * 64)
@@ -49,7 +49,7 @@ def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
         payment = await released()
         assert await store.find(payment.id) is None
         assert await store.search() == []
-        assert await store.search(Status.PENDING) == []
+        assert await store.search(State.PENDING) == []
         assert await store.list_unresolved() == []
         assert await store.take_due(10, lambda _: 0) == []
         assert (await store.unresolved_stats()).count == 0

@@ -20,7 +20,7 @@ import payments
 import store
 from bank import client
 from bank.simulator import Simulator
-from payments import resolver
+from payments import asking, resolver
 from store import Payment, Status
 from tests.support import DROPPED, OVERSIZED, pending_payment, reply, scripted_bank, store_url, valid_payment
 
@@ -112,7 +112,7 @@ def test_a_payment_whose_answer_was_lost_ends_as_the_bank_decided(
     monkeypatch: pytest.MonkeyPatch, card_number: str, status: Status
 ) -> None:
     """The bank decided and its answer can't be read; the look-up says what it decided."""
-    monkeypatch.setattr(payments, "LOOK_UP_S", 0.0)
+    monkeypatch.setattr(asking, "LOOK_UP_S", 0.0)
 
     async def scenario() -> None:
         paid = await payments.pay("acme", valid_payment(card_number=card_number))

@@ -121,7 +121,7 @@ def test_of_two_templates_the_one_with_fewer_variables_comes_first(routing: Rout
 @pytest.mark.parametrize(
     ("path", "allow"),
     [
-        ("/payments", "POST"),
+        ("/payments", "GET, HEAD, POST"),
         (f"/payments/{UNKNOWN_ID}", "GET, HEAD"),
         ("/things/7", "DELETE, GET, HEAD"),
         ("/things/7/parts/8", "PUT"),

@@ -38,6 +38,7 @@ from store import (
     KeyChange,
     NotInStatus,
     Payment,
+    State,
     Status,
     StoreMismatch,
     StoreUnavailable,
@@ -267,7 +268,7 @@ def test_payments_are_searched_newest_first() -> None:
         ids = [payment.id for payment in payments]
         assert [p.id for p in await store.search()] == ids
         assert [p.id for p in await store.search(limit=2)] == ids[:2]
-        assert [p.id for p in await store.search(Status.PENDING)] == [ids[0], *ids[2:]]
+        assert [p.id for p in await store.search(State.PENDING)] == [ids[0], *ids[2:]]
         assert [p.id for p in await store.search(since=now - timedelta(minutes=2, seconds=1))] == ids[:3]
 
     run(scenario)
@@ -373,7 +374,7 @@ def test_the_database_decides_races(database_url: str) -> None:
 
         def settle(number: int) -> bool:
             try:
-                stores[number % 3].change(authorized)
+                stores[number % 3].change(authorized, "10000")
             except NotInStatus:
                 return False
             return True
@@ -942,7 +943,7 @@ def test_what_the_resolver_asks_memory_costs_by_the_unresolved_payments_only() -
         payments = [pending() for _ in range(settled)]
         for payment in payments:
             memory.claim(payment, None, 10)
-            memory.change(_settling(payment))
+            memory.change(_settling(payment), "10000")
         memory.claim(pending(), None, -1)
         timings = []
         for _ in range(20):

@@ -22,7 +22,9 @@ def schema(today: date = TODAY) -> dict[str, Any]:
     contract = Contract((), lambda: today, lambda: False, simulator=True)
     schemas = contract.document["components"]["schemas"]
     new_payment = copy.deepcopy(schemas["PaymentRequest"])
-    new_payment["properties"]["currency"] = schemas["Currency"]
+    for name, field in new_payment["properties"].items():
+        if "$ref" in field:
+            new_payment["properties"][name] = schemas[field["$ref"].rpartition("/")[2]]
     return contract.enforced(new_payment)
 
 

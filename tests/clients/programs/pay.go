@@ -23,16 +23,33 @@ func client(baseURL string) *gateway.PaymentsAPIService {
 // answer returns the fields of an answer, read through the client's types.
 func answer(payment *gateway.Payment, response *http.Response, err error) seen {
 	if err == nil {
+		balances := payment.GetBalances()
 		return seen{
-			"id":           payment.GetId(),
-			"status":       payment.GetStatus(),
-			"card_last4":   payment.GetCardLast4(),
-			"expiry_month": payment.GetExpiryMonth(),
-			"expiry_year":  payment.GetExpiryYear(),
-			"currency":     payment.GetCurrency(),
-			"amount":       payment.GetAmount(),
-			"created_at":   payment.GetCreatedAt().Format(time.RFC3339Nano),
-			"replayed":     response.Header.Get("Idempotent-Replayed"),
+			"id":                 payment.GetId(),
+			"status":             payment.GetStatus(),
+			"response_code":      payment.ResponseCode.Get(),
+			"response_summary":   payment.ResponseSummary.Get(),
+			"authorization_code": payment.AuthorizationCode.Get(),
+			"card_last4":         payment.GetCardLast4(),
+			"card_scheme":        payment.CardScheme.Get(),
+			"expiry_month":       payment.GetExpiryMonth(),
+			"expiry_year":        payment.GetExpiryYear(),
+			"currency":           payment.GetCurrency(),
+			"amount":             payment.GetAmount(),
+			"balances": seen{
+				"total_authorized":     balances.GetTotalAuthorized(),
+				"total_captured":       balances.GetTotalCaptured(),
+				"total_refunded":       balances.GetTotalRefunded(),
+				"total_voided":         balances.GetTotalVoided(),
+				"available_to_capture": balances.GetAvailableToCapture(),
+				"available_to_void":    balances.GetAvailableToVoid(),
+				"available_to_refund":  balances.GetAvailableToRefund(),
+			},
+			"reference":  payment.Reference.Get(),
+			"metadata":   payment.GetMetadata(),
+			"created_at": payment.GetCreatedAt().Format(time.RFC3339Nano),
+			"updated_at": payment.GetUpdatedAt().Format(time.RFC3339Nano),
+			"replayed":   response.Header.Get("Idempotent-Replayed"),
 		}
 	}
 	var refused *gateway.GenericOpenAPIError

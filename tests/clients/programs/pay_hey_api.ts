@@ -7,9 +7,21 @@ import type { Payment, PaymentRequest, Problem } from "./gateway-typescript/inde
 /** Return the fields of an answer, read through the client's types. */
 function seen({ data, error, response }: { data?: Payment; error?: Problem; response?: Response }) {
   if (data !== undefined) {
-    const { id, status, card_last4, expiry_month, expiry_year, currency, amount, created_at } = data;
-    const replayed = response?.headers.get("Idempotent-Replayed");
-    return { id, status, card_last4, expiry_month, expiry_year, currency, amount, created_at, replayed };
+    const { id, status, response_code, response_summary, authorization_code, card_last4, card_scheme } = data;
+    const { expiry_month, expiry_year, currency, amount, reference, metadata, created_at, updated_at } = data;
+    const {
+      total_authorized, total_captured, total_refunded, total_voided,
+      available_to_capture, available_to_void, available_to_refund,
+    } = data.balances;
+    const balances = {
+      total_authorized, total_captured, total_refunded, total_voided,
+      available_to_capture, available_to_void, available_to_refund,
+    };
+    return {
+      id, status, response_code, response_summary, authorization_code, card_last4, card_scheme,
+      expiry_month, expiry_year, currency, amount, balances, reference, metadata, created_at, updated_at,
+      replayed: response?.headers.get("Idempotent-Replayed"),
+    };
   }
   const { type, title, status, detail, code, instance, errors } = error!;
   return {

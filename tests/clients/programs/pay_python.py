@@ -18,12 +18,28 @@ def seen(answer: Response[Payment | Problem]) -> dict[str, Any]:
         return {
             "id": str(parsed.id),
             "status": parsed.status.value,
+            "response_code": parsed.response_code,
+            "response_summary": parsed.response_summary,
+            "authorization_code": parsed.authorization_code,
             "card_last4": parsed.card_last4,
+            "card_scheme": parsed.card_scheme,
             "expiry_month": parsed.expiry_month,
             "expiry_year": parsed.expiry_year,
             "currency": parsed.currency,
             "amount": parsed.amount,
+            "balances": {
+                "total_authorized": parsed.balances.total_authorized,
+                "total_captured": parsed.balances.total_captured,
+                "total_refunded": parsed.balances.total_refunded,
+                "total_voided": parsed.balances.total_voided,
+                "available_to_capture": parsed.balances.available_to_capture,
+                "available_to_void": parsed.balances.available_to_void,
+                "available_to_refund": parsed.balances.available_to_refund,
+            },
+            "reference": parsed.reference,
+            "metadata": parsed.metadata.additional_properties,
             "created_at": parsed.created_at.isoformat(),
+            "updated_at": parsed.updated_at.isoformat(),
             "replayed": answer.headers.get("Idempotent-Replayed"),
         }
     assert parsed is not None

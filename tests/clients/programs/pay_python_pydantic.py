@@ -24,12 +24,28 @@ def seen(answer: ApiResponse[Payment]) -> dict[str, Any]:
     return {
         "id": str(payment.id),
         "status": payment.status.value,
+        "response_code": payment.response_code,
+        "response_summary": payment.response_summary,
+        "authorization_code": payment.authorization_code,
         "card_last4": payment.card_last4,
+        "card_scheme": payment.card_scheme,
         "expiry_month": payment.expiry_month,
         "expiry_year": payment.expiry_year,
         "currency": payment.currency,
         "amount": payment.amount,
+        "balances": {
+            "total_authorized": payment.balances.total_authorized,
+            "total_captured": payment.balances.total_captured,
+            "total_refunded": payment.balances.total_refunded,
+            "total_voided": payment.balances.total_voided,
+            "available_to_capture": payment.balances.available_to_capture,
+            "available_to_void": payment.balances.available_to_void,
+            "available_to_refund": payment.balances.available_to_refund,
+        },
+        "reference": payment.reference,
+        "metadata": payment.metadata,
         "created_at": payment.created_at.isoformat(),
+        "updated_at": payment.updated_at.isoformat(),
         "replayed": (answer.headers or {}).get("idempotent-replayed"),
     }
 
