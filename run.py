@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import cli
 import config as configuration
 import store
-from cli import control_socket, database, failure, operators, table, trial
+from cli import actions, control_socket, database, failure, operators, table, trial
 from cli.answer import Answer
 from config import MEMORY, SETTINGS, Config, ConfigError
 from merchants import Merchants
@@ -86,6 +86,12 @@ def _operate_in_memory(config: Config, options: argparse.Namespace) -> Answer:
 
 def _run_command(config: Config, options: argparse.Namespace) -> Answer:
     logs.configure_for_command()
+    if options.command in actions.COMMANDS:
+        if config.bank_url is None:
+            return Answer(1, message="BANK_URL is not set: no command can reach a simulator inside a gateway")
+        import app  # noqa: PLC0415
+
+        app.configure_bank(config, lambda slots: slots)
     store.configure(
         config.store_url,
         fingerprint_key=config.fingerprint_key,

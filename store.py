@@ -26,6 +26,7 @@ from storage.memory import Memory
 from storage.records import (
     EARLIEST,
     LATEST,
+    REQUESTED,
     UNKNOWN_BANK,
     Action,
     ActionKey,
@@ -357,17 +358,20 @@ async def list_authorized(
 
 
 async def claim_action(
-    action: Action, key: ActionKey | None, attempt: UUID, request_s: float
+    action: Action, key: ActionKey | None, attempt: UUID, request_s: float, *, operator: str = "", note: str = ""
 ) -> Action | ClaimedAction:
     """Record a PENDING action before the bank is asked, and hold its amount, or return what has the key already.
 
     attempt: a new id of this request, which `settle_action` and `drop_action` name
     request_s: how many seconds the request may run; until then the action is in progress
+    operator, note: who asks for it in the merchant's place, and why, for a line of the audit trail
 
     Raises `NotAvailable` when the payment does not have the amount, or other actions hold it, and `StoreUnavailable`;
     then the action may or may not be recorded, and `drop_action` undoes it.
     """
-    return await _write(_opened().backend.actions.claim, action, key, attempt, request_s)
+    change = _action_change(action, (REQUESTED, ActionStatus.PENDING), operator, note) if operator else None
+    claim = partial(_opened().backend.actions.claim, action, key, attempt, request_s, change)
+    return await _run_write(claim, audited=lambda claimed: [change] if change and claimed is action else [])
 
 
 async def find_action_key(merchant: str, key: ActionKey) -> ClaimedAction | None:
@@ -423,9 +427,9 @@ async def find_action(action_id: UUID) -> Action | None:
     return await _call(_opened().backend.actions.find, action_id)
 
 
-async def list_actions(payment_id: UUID) -> list[Action]:
-    """Return a payment's actions, oldest first."""
-    return await _call(_opened().backend.actions.list_of, payment_id)
+async def list_actions(*payment_ids: UUID) -> list[Action]:
+    """Return the actions of these payments, oldest first."""
+    return await _call(_opened().backend.actions.list_of, payment_ids)
 
 
 async def action_claimed_s_ago(action_id: UUID) -> float:
@@ -564,7 +568,7 @@ def _change(payment_id: UUID, statuses: tuple[Status, Status], changed_by: str, 
     )
 
 
-def _action_change(action: Action, statuses: tuple[ActionStatus, ActionStatus], changed_by: str, note: str) -> Change:
+def _action_change(action: Action, statuses: tuple[str, ActionStatus], changed_by: str, note: str) -> Change:
     return Change(
         payment_id=action.payment_id,
         action_id=action.id,

@@ -4,7 +4,10 @@ run.py payments [--status S] [--since T] [--merchant M] [--limit N] [--json]
 run.py pending [--merchant M] [--json]
 run.py show ID [--json]
 run.py history ID [--json]
-run.py settle ID authorized|declined --note WHY [--code CODE]
+run.py capture ID --note WHY [--amount N] [--not-final]
+run.py void ID --note WHY
+run.py refund ID --note WHY [--amount N]
+run.py settle ID authorized|approved|declined --note WHY [--code CODE]
 run.py erase ID
 run.py same-bank OLD NEW
 run.py reconcile FILE.csv [--since T] [--until T] [--bank B] [--json]
@@ -22,7 +25,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Protocol
 
-from cli import changes, database, fingerprint_keys, keys, payments, reconcile
+from cli import actions, changes, database, fingerprint_keys, keys, payments, reconcile
 from cli.answer import Answer
 from cli.arguments import Parser
 from config import VERSION
@@ -58,6 +61,7 @@ def parser(settings: Mapping[str, Setting]) -> argparse.ArgumentParser:
     top.add_argument("--bank-url", dest="BANK_URL", metavar="URL", help="overrides BANK_URL")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     payments.add_to(commands)
+    actions.add_to(commands)
     changes.add_to(commands)
     reconcile.add_to(commands)
     keys.add_to(commands)
@@ -78,6 +82,8 @@ async def run(options: argparse.Namespace, operator: str, merchants: Merchants, 
         return await fingerprint_keys.run(options)
     if options.command == "reconcile":
         return await reconcile.run(options)
+    if options.command in actions.COMMANDS:
+        return await actions.run(options, operator)
     if options.command in {"settle", "erase", "same-bank"}:
         return await changes.run(options, operator)
     return await payments.run(options)

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from typing import NoReturn
 from uuid import UUID
 
+from cli import free_text
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that says in words which values it allows."""
@@ -20,10 +22,12 @@ class Parser(argparse.ArgumentParser):
 
 def payment_id(text: str) -> UUID:
     """Read the id of a payment."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("not the id of a payment; allowed: a UUID, as `payments` shows it") from None
+    return _id(text, "a payment", "payments")
+
+
+def pending_id(text: str) -> UUID:
+    """Read the id of a payment or of an action."""
+    return _id(text, "a payment or an action", "pending")
 
 
 def time(text: str) -> datetime:
@@ -40,3 +44,24 @@ def limit(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 10**6):
         raise argparse.ArgumentTypeError("not a limit; allowed: 1 to 1000000")
     return int(text)
+
+
+def amount(text: str) -> int:
+    """Read an amount in minor units."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:19]) <= 10**18):
+        raise argparse.ArgumentTypeError("not an amount; allowed: a whole number of minor units, like 1050 for 10.50")
+    return int(text)
+
+
+def note(text: str) -> str:
+    """Read a note for the audit trail."""
+    if not (1 <= len(text) <= 500 and text.isprintable()):
+        raise argparse.ArgumentTypeError("not a note; allowed: 1 to 500 printable characters")
+    return free_text.checked(text, "note")
+
+
+def _id(text: str, what: str, command: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not the id of {what}; allowed: a UUID, as `{command}` shows it") from None

@@ -5,24 +5,24 @@ import argparse
 import store
 from cli import arguments, free_text
 from cli.answer import Answer
-from payments import conflicts
-from store import Status
+from payments import conflicts, responses
+from store import Action, ActionStatus, Payment, Status
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
-    settle = commands.add_parser("settle", help="record how an unresolved payment ended")
-    settle.add_argument("id", type=arguments.payment_id, metavar="ID")
+    settle = commands.add_parser("settle", help="record how an unresolved payment or action ended")
+    settle.add_argument("id", type=arguments.pending_id, metavar="ID")
     settle.add_argument(
         "outcome",
         type=str.lower,
-        choices=["authorized", "declined"],
+        choices=["authorized", "approved", "declined"],
         metavar="OUTCOME",
-        help="what the bank did: authorized or declined",
+        help="what the bank did: authorized (a payment), approved (a capture, void or refund) or declined",
     )
-    settle.add_argument("--note", required=True, type=_note, help="how you know, for the audit trail")
+    settle.add_argument("--note", required=True, type=arguments.note, help="how you know, for the audit trail")
     settle.add_argument(
-        "--code", default="", type=_code, help="the bank's authorization code, from the bank or from the log"
+        "--code", default="", type=_code, help="of a payment, the bank's authorization code, from the bank or the log"
     )
     erase = commands.add_parser(
         "erase", help="erase what is kept of a payment's card, and operators' notes; it can't be undone"
@@ -45,20 +45,50 @@ async def run(options: argparse.Namespace, operator: str) -> Answer:
 
 
 async def _settle(options: argparse.Namespace, operator: str) -> Answer:
+    action = await store.find_action(options.id)
+    if action is not None:
+        return await _settle_action(action, options, operator)
+    payment = await store.find(options.id)
+    if payment is None:
+        return Answer(1, message=f"there is no payment, capture, void or refund {options.id}")
+    if options.outcome == "approved":
+        return Answer(1, message=f"{payment.id} is a payment: it is authorized or declined")
+    return await _settle_payment(payment, options, operator)
+
+
+async def _settle_payment(payment: Payment, options: argparse.Namespace, operator: str) -> Answer:
     status = Status(options.outcome.upper())
     try:
-        payment = await store.settle(options.id, status, operator, options.note, code=options.code, if_unresolved=True)
+        await store.settle(payment.id, status, operator, options.note, code=options.code, if_unresolved=True)
     except store.NotInStatus:
-        found = await store.find(options.id)
-        if found is None:
-            return Answer(1, message=f"there is no payment {options.id}")
+        found = await store.find(payment.id) or payment
         if found.status is Status.PENDING:
             return Answer(1, message=f"a request for {options.id} is still running: try again later")
         if status is not Status.AUTHORIZED or found.status is not Status.DECLINED:
             return Answer(1, message=f"{options.id} is already {found.status}")
         await conflicts.settle(options.id, status, operator, options.note, options.code)
         return Answer(0, f"{options.id} {status}, was {found.status}")
-    return Answer(0, f"{payment.id} {payment.status}")
+    return Answer(0, f"{payment.id} {status}")
+
+
+async def _settle_action(action: Action, options: argparse.Namespace, operator: str) -> Answer:
+    if options.outcome == "authorized" or options.code:
+        return Answer(1, message=f"{action.id} is a {action.type.lower()}: it is approved or declined, without a code")
+    status, note = ActionStatus(options.outcome.upper()), options.note
+    code = responses.OF_STATUS[status]
+    try:
+        await store.settle_action(action, status, operator, note, response_code=code, if_unresolved=True)
+    except store.NotInStatus:
+        found = await store.find_action(action.id) or action
+        if found.status is ActionStatus.PENDING:
+            return Answer(1, message=f"a request for {action.id} is still running: try again later")
+        if status is not ActionStatus.APPROVED or found.status is not ActionStatus.DECLINED:
+            return Answer(1, message=f"{action.id} is already {found.status}")
+        corrected = await conflicts.settle_action(found, status, operator, note, code)
+        if corrected is None or corrected.status is not status:
+            return Answer(1, message=f"{action.payment_id} does not have the amount of {action.id} any more")
+        return Answer(0, f"{action.id} {status}, was {found.status}")
+    return Answer(0, f"{action.id} {status}")
 
 
 async def _erase(options: argparse.Namespace, operator: str) -> Answer:
@@ -90,9 +120,3 @@ def _bank(text: str) -> str:
     if not (1 <= len(text) <= 2000 and text.isprintable()):
         raise argparse.ArgumentTypeError("not a bank; allowed: the identity of a bank, as `pending` shows it")
     return free_text.checked(text, "bank")
-
-
-def _note(text: str) -> str:
-    if not (1 <= len(text) <= 500 and text.isprintable()):
-        raise argparse.ArgumentTypeError("not a note; allowed: 1 to 500 printable characters")
-    return free_text.checked(text, "note")

@@ -1,18 +1,23 @@
-"""How an operator reads payments: the commands `payments`, `pending`, `show` and `history`."""
+"""How an operator reads payments and their actions: the commands `payments`, `pending`, `show` and `history`."""
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
+from uuid import UUID
 
 import store
 from cli import arguments, table
 from cli.answer import Answer
-from store import Change, Payment, State
+from store import Action, Change, Payment, State
+
+# Payments whose actions are looked for at once.
+BATCH: Final = 500
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the commands to the command line."""
-    listing = commands.add_parser("payments", help="list payments, newest first")
+    listing = commands.add_parser("payments", help="list payments and their actions, newest first")
     listing.add_argument(
         "--status",
         type=str.upper,
@@ -29,9 +34,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     listing.add_argument(
         "--limit", type=arguments.limit, default=100, metavar="N", help="the most payments to list (default: 100)"
     )
-    pending = commands.add_parser("pending", help="list unresolved payments, oldest first")
-    show = commands.add_parser("show", help="show a payment and its history")
-    history = commands.add_parser("history", help="show who changed a payment, when and why")
+    pending = commands.add_parser("pending", help="list unresolved payments and actions, oldest first")
+    show = commands.add_parser("show", help="show a payment, its actions and its history")
+    history = commands.add_parser("history", help="show who changed a payment or its actions, when and why")
     for command in (listing, pending):
         command.add_argument("--merchant", metavar="NAME", help="only payments of this merchant")
     for command in (show, history):
@@ -49,14 +54,17 @@ async def run(options: argparse.Namespace) -> Answer:
 async def _list(options: argparse.Namespace) -> Answer:
     status = State(options.status) if options.status else None
     found = await store.search(status, options.since, options.limit + 1, merchant=options.merchant)
-    rows = [_payment(payment) for payment in found[: options.limit]]
+    listed = found[: options.limit]
+    actions = await _actions([payment.id for payment in listed])
+    rows = [{**_payment(payment), "actions": _listed(actions[payment.id], options)} for payment in listed]
     cut = f"only the newest {options.limit} payments are listed; --limit lists more" if found[options.limit :] else ""
     return Answer(0, table.render(rows, as_json=options.json), cut)
 
 
 async def _list_unresolved(options: argparse.Namespace) -> Answer:
-    found = await store.list_unresolved()
-    rows = [_unresolved(payment) for payment in found if options.merchant in {None, payment.merchant}]
+    found: list[Payment | Action] = [*await store.list_unresolved(), *await store.list_unresolved_actions()]
+    wanted = [record for record in found if options.merchant in {None, record.merchant}]
+    rows = [_unresolved(record) for record in sorted(wanted, key=lambda record: record.created_at)]
     return Answer(0, table.render(rows, as_json=options.json))
 
 
@@ -66,11 +74,13 @@ async def _show(options: argparse.Namespace) -> Answer:
         return _missing(options)
     erased_at = payment.erased_at.isoformat(timespec="seconds") if payment.erased_at else "-"
     shown = {**_payment(payment), "bank": payment.bank, "erased_at": erased_at}
+    actions = [_action(action) for action in await store.list_actions(options.id)]
     changes = [_change(change) for change in await store.history(options.id)]
     if options.json:
-        return Answer(0, json.dumps({**shown, "history": changes}, indent=2))
-    lines = [f"{name:<10}  {value}".rstrip() for name, value in shown.items()]
-    return Answer(0, "\n".join([*lines, "", table.render(changes, as_json=False)]))
+        return Answer(0, json.dumps({**shown, "actions": actions, "history": changes}, indent=2))
+    parts = ["\n".join(f"{name:<10}  {value}".rstrip() for name, value in shown.items())]
+    parts += [table.render(rows, as_json=False) for rows in (actions, changes) if rows]
+    return Answer(0, "\n\n".join(parts))
 
 
 async def _history(options: argparse.Namespace) -> Answer:
@@ -84,15 +94,45 @@ def _missing(options: argparse.Namespace) -> Answer:
     return Answer(1, message=f"there is no payment {options.id}")
 
 
-def _unresolved(payment: Payment) -> dict[str, Any]:
+async def _actions(payment_ids: Sequence[UUID]) -> dict[UUID, list[Action]]:
+    found: dict[UUID, list[Action]] = {payment_id: [] for payment_id in payment_ids}
+    for start in range(0, len(payment_ids), BATCH):
+        for action in await store.list_actions(*payment_ids[start : start + BATCH]):
+            found[action.payment_id].append(action)
+    return found
+
+
+def _listed(actions: list[Action], options: argparse.Namespace) -> Any:
+    """Return actions as a list for JSON, and as text for a table."""
+    if options.json:
+        return [_action(action) for action in actions]
+    return ", ".join(f"{action.type} {action.amount} {action.status}" for action in actions) or "-"
+
+
+def _unresolved(record: Payment | Action) -> dict[str, Any]:
     return {
-        "id": str(payment.id),
-        "merchant": payment.merchant,
-        "age_s": round(payment.age_s()),
-        "amount": payment.amount,
-        "currency": payment.currency,
-        "card_last4": payment.card_last4,
-        "bank": payment.bank,
+        "id": str(record.id),
+        "type": record.type if isinstance(record, Action) else "AUTHORIZATION",
+        "merchant": record.merchant,
+        "age_s": round(record.age_s()),
+        "amount": record.amount,
+        "currency": record.currency,
+        "card_last4": "-" if isinstance(record, Action) else record.card_last4,
+        "payment_id": str(record.payment_id if isinstance(record, Action) else record.id),
+        "bank": record.bank,
+    }
+
+
+def _action(action: Action) -> dict[str, Any]:
+    return {
+        "id": str(action.id),
+        "type": action.type,
+        "status": action.status,
+        "amount": action.amount,
+        "currency": action.currency,
+        "reference": action.reference or "-",
+        "created_at": action.created_at.isoformat(timespec="seconds"),
+        "updated_at": action.updated_at.isoformat(timespec="seconds"),
     }
 
 
@@ -100,9 +140,12 @@ def _payment(payment: Payment) -> dict[str, Any]:
     return {
         "id": str(payment.id),
         "merchant": payment.merchant,
-        "status": payment.status,
+        "status": payment.state(),
         "amount": payment.amount,
         "currency": payment.currency,
+        "captured": payment.captured,
+        "refunded": payment.refunded,
+        "reference": payment.reference or "-",
         "card_last4": payment.card_last4 or "-",
         "expiry": "-" if payment.erased_at else f"{payment.expiry_month:02}/{payment.expiry_year}",
         "created_at": payment.created_at.isoformat(timespec="seconds"),
@@ -113,6 +156,7 @@ def _payment(payment: Payment) -> dict[str, Any]:
 def _change(change: Change) -> dict[str, Any]:
     return {
         "changed_at": change.changed_at.isoformat(timespec="seconds"),
+        "action": str(change.action_id or "-"),
         "changed_by": change.changed_by,
         "from": change.from_status,
         "to": change.to_status,

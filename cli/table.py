@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 # The colours of statuses on a terminal: green, red and yellow (ECMA-48, SGR).
-_COLOURS: Final = {"AUTHORIZED": 32, "DECLINED": 31, "PENDING": 33}
+_GREEN: Final = ("AUTHORIZED", "PARTIALLY_CAPTURED", "CAPTURED", "APPROVED")
+_COLOURS: Final = {**dict.fromkeys(_GREEN, 32), "DECLINED": 31, "PENDING": 33}
 
 
 def render(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> str:

@@ -144,7 +144,7 @@ async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Paym
         if attempt.captures:
             await bank.check_supports(bank.ActionType.CAPTURE)
         answer = await _ask_bank(request)
-    except (bank.NotReached, bank.Refused, bank.NotSupported) as error:
+    except asking.NOT_PROCESSED as error:
         await _give_up(attempt, error)
         raise
     except (Exception, asyncio.CancelledError) as error:

@@ -35,11 +35,20 @@ class Acted:
     replayed: bool = False
 
 
-async def act(payment: Payment, kind: ActionType, values: Mapping[str, Any], key: str | None = None) -> Acted:
+async def act(
+    payment: Payment,
+    kind: ActionType,
+    values: Mapping[str, Any],
+    key: str | None = None,
+    *,
+    operator: str = "",
+    note: str = "",
+) -> Acted:
     """Capture, void or refund a payment, and return the action.
 
     values: amount in minor units, without one all that is left; final, for a capture; reason, reference, metadata
     key: the merchant's idempotency key; requests with the same key and values are one action
+    operator, note: who asks for it in the merchant's place, and why, for the audit trail
 
     The action is APPROVED or DECLINED when the bank answered, and PENDING when money may have moved but no answer
     came. No action is kept when this raises: `states.ActionRefused`, `KeyInUse`, `KeyReused`, `bank.NotSupported` or
@@ -55,7 +64,7 @@ async def act(payment: Payment, kind: ActionType, values: Mapping[str, Any], key
     answer_by = time.monotonic() + bank.longest_s() + asking.STORE_S / 2
     attempt = uuid4()
     try:
-        recorded = await _claim(payment, kind, values, identity, attempt)
+        recorded = await _claim(payment, kind, values, identity, attempt, operator=operator, note=note)
     except states.ActionRefused:
         # Perhaps because a request with the same key has made the action meanwhile.
         claimed = await store.find_action_key(payment.merchant, identity) if identity else None
@@ -102,12 +111,17 @@ def _replay(claimed: ClaimedAction) -> Acted:
 
 
 async def _claim(
-    payment: Payment, kind: ActionType, values: Mapping[str, Any], key: ActionKey | None, attempt: UUID
+    payment: Payment,
+    kind: ActionType,
+    values: Mapping[str, Any],
+    key: ActionKey | None,
+    attempt: UUID,
+    **asked_by: str,
 ) -> Action | ClaimedAction:
     for _ in range(TRIES):
         action = _new(payment, kind, values, key)
         try:
-            return await store.claim_action(action, key, attempt, bank.longest_s() + asking.STORE_S)
+            return await store.claim_action(action, key, attempt, bank.longest_s() + asking.STORE_S, **asked_by)
         except store.NotAvailable:  # another request was faster
             payment = await store.find(payment.id) or payment
         except (store.StoreUnavailable, asyncio.CancelledError) as error:
@@ -162,7 +176,7 @@ async def _ask(action: Action, attempt: UUID, final: bool, answer_by: float) -> 
     )
     try:
         answer = await bank.act(request)
-    except (bank.NotReached, bank.Refused, bank.NotSupported) as error:
+    except asking.NOT_PROCESSED as error:
         log.warning("action %s is not kept, the bank did not process it: %s", action.id, error)
         await _drop(action, attempt)
         raise

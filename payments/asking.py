@@ -5,6 +5,9 @@ from typing import Final
 import bank
 import store
 
+# The bank did not process the request: nothing is recorded of it.
+NOT_PROCESSED: Final = (bank.NotReached, bank.Refused, bank.NotSupported)
+
 # Who settles, in the audit trail.
 GATEWAY: Final = "gateway"
 

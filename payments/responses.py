@@ -11,7 +11,7 @@ SUMMARIES: Final = {
 }
 
 # Where no code is recorded: older gateways recorded none, and an operator who settles a payment gives none.
-_OF_STATUS: Final[dict[Status | ActionStatus, str]] = {
+OF_STATUS: Final[dict[Status | ActionStatus, str]] = {
     Status.AUTHORIZED: bank.APPROVED,
     Status.DECLINED: bank.DO_NOT_HONOUR,
     ActionStatus.APPROVED: bank.APPROVED,
@@ -21,4 +21,4 @@ _OF_STATUS: Final[dict[Status | ActionStatus, str]] = {
 
 def code_of(record: Payment | Action) -> str | None:
     """Return the code of a payment or an action, None while it is PENDING."""
-    return record.response_code or _OF_STATUS.get(record.status)
+    return record.response_code or OF_STATUS.get(record.status)

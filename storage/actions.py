@@ -6,7 +6,7 @@ captured. A unique constraint on (merchant, idempotency_key) gives a key to one 
 among the payments.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Final
@@ -62,7 +62,9 @@ class SqlActions:
         self._engine, self._transaction = engine, transaction
 
     @available()
-    def claim(self, action: Action, key: ActionKey | None, attempt: UUID, request_s: float) -> Action | ClaimedAction:
+    def claim(
+        self, action: Action, key: ActionKey | None, attempt: UUID, request_s: float, requested: Change | None = None
+    ) -> Action | ClaimedAction:
         times = {"claimed_at": now()} | dict.fromkeys(("working_until", "look_up_at"), now(request_s))
         values = {**fields_of(action), "attempt": attempt, "look_ups": 0, **times}
         if key is not None:
@@ -77,6 +79,8 @@ class SqlActions:
                     connection.execute(sa.delete(actions).where(actions.c.id == action.id))
                     raise NotAvailable
                 connection.execute(_require_newer)
+                if requested is not None:
+                    connection.execute(sa.insert(changes).inline(), fields_of(requested))
         except IntegrityError:
             if key is None:
                 raise
@@ -147,8 +151,8 @@ class SqlActions:
         return action_of(row) if row else None
 
     @available()
-    def list_of(self, payment_id: UUID) -> list[Action]:
-        query = sa.select(*action_columns).where(actions.c.payment_id == payment_id)
+    def list_of(self, payment_ids: Sequence[UUID]) -> list[Action]:
+        query = sa.select(*action_columns).where(actions.c.payment_id.in_(payment_ids))
         with self._engine.connect() as connection:
             return [action_of(row) for row in connection.execute(query.order_by(actions.c.created_at, actions.c.id))]
 

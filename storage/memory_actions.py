@@ -1,6 +1,6 @@
 """How actions are recorded in memory: the same functions as storage/actions.py has for a database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -63,7 +63,9 @@ class MemoryActions:
         self._of_payment: dict[UUID, list[_Row]] = {}
         self._of_key: dict[tuple[str, str], _Row] = {}
 
-    def claim(self, action: Action, key: ActionKey | None, attempt: UUID, request_s: float) -> Action | ClaimedAction:
+    def claim(
+        self, action: Action, key: ActionKey | None, attempt: UUID, request_s: float, requested: Change | None = None
+    ) -> Action | ClaimedAction:
         if key is not None and (claimed := self.find_key(action.merchant, key)) is not None:
             return claimed
         payment = self._payments.find(action.payment_id)
@@ -77,6 +79,8 @@ class MemoryActions:
         if key is not None:
             self._of_key[action.merchant, key.digest] = row
         self._add(payment, {action.held_in(): action.takes()})
+        if requested is not None:
+            self._payments.record(requested)
         return action
 
     def find_key(self, merchant: str, key: ActionKey) -> ClaimedAction | None:
@@ -142,8 +146,8 @@ class MemoryActions:
         row = self._rows.get(action_id)
         return row.action if row else None
 
-    def list_of(self, payment_id: UUID) -> list[Action]:
-        found = [row.action for row in self._of_payment.get(payment_id, [])]
+    def list_of(self, payment_ids: Sequence[UUID]) -> list[Action]:
+        found = [row.action for payment_id in payment_ids for row in self._of_payment.get(payment_id, [])]
         return sorted(found, key=lambda action: (action.created_at, action.id))
 
     def claimed_s_ago(self, action_id: UUID) -> float:

@@ -43,6 +43,9 @@ RELEASED: Final = "RELEASED"
 # What the audit trail records in place of a new status when a payment is erased. Its status stays.
 ERASED: Final = "ERASED"
 
+# What the audit trail records in place of a former status when an operator asks for an action.
+REQUESTED: Final = "REQUESTED"
+
 # Who writes to the audit trail without a person. Their notes are no free text.
 AUTOMATIC: Final = ("gateway", "resolver", "retention")
 
@@ -286,7 +289,8 @@ class Change:
     """One line of the audit trail: who changed a payment's status, when and why, and the bank's authorization code.
 
     from_status, to_status: a `Status`; of an erased payment, to_status is `ERASED`, and from_status may be `RELEASED`
-    action_id: the action whose status changed; both are an `ActionStatus` then
+    action_id: the action whose status changed; both are an `ActionStatus` then, and from_status is `REQUESTED` where an
+        operator asked for the action
     """
 
     payment_id: UUID

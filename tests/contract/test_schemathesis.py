@@ -75,7 +75,7 @@ def test_schemathesis_finds_no_fault_in_another_folder_and_keeps_merchants_apart
 def test_schemathesis_finds_payments_that_another_merchant_is_shown(tmp_path: Path) -> None:
     """Without the check of whose payment it is, the same files make a run fail."""
     with Gateway(script=SHARING, cwd=tmp_path, API_KEYS=API_KEYS) as gateway:
-        command = [*_for_two_merchants(gateway, tmp_path), "--phases", "stateful", "--max-examples", "10"]
+        command = [*_for_two_merchants(gateway, tmp_path), "--phases", "stateful", "--max-examples", "100"]
         ran = _run(command, tmp_path)
     assert ran.returncode == 1
     (failure,) = re.findall("❌ (ST.*)", ran.stdout)

@@ -27,14 +27,6 @@ def gateway() -> Iterator[Gateway]:
         yield running
 
 
-@pytest.fixture
-def simulator() -> Iterator[Simulator]:
-    running = Simulator()
-    running.start()
-    yield running
-    running.stop()
-
-
 def act(gateway: Gateway, payment_id: str, name: str, key: str = "", **values: Any) -> requests.Response:
     """Send an action; without values, without a body."""
     headers = {"Idempotency-Key": key} if key else {}

@@ -70,11 +70,13 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
         (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
         assert pending == {
             "id": payment["id"],
+            "type": "AUTHORIZATION",
             "merchant": "default",
             "age_s": pending["age_s"],
             "amount": 1050,
             "currency": "GBP",
             "card_last4": "1234",
+            "payment_id": payment["id"],
             "bank": bank.url,
         }
         assert payment["id"] in command(database_url, "pending").stdout
@@ -97,7 +99,7 @@ def test_an_unresolved_payment_is_listed_and_settled_by_an_operator(database_url
         assert (again.returncode, again.stderr) == (1, f"{payment['id']} is already AUTHORIZED\n")
         unknown = str(uuid.uuid4())
         none = command(database_url, "settle", unknown, "declined", "--note", "no")
-        assert (none.returncode, none.stderr) == (1, f"there is no payment {unknown}\n")
+        assert (none.returncode, none.stderr) == (1, f"there is no payment, capture, void or refund {unknown}\n")
         assert command(database_url, "settle", payment["id"], "declined").returncode == 2, "a note is required"
     bank.close()
 
