@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid4
 
 import bank
 import store
@@ -52,8 +52,8 @@ async def act(
 
     The action is APPROVED or DECLINED when the bank answered, and PENDING when money may have moved but no answer
     came. No action is kept when this raises: `states.ActionRefused`, `KeyInUse`, `KeyReused`, `bank.NotSupported` or
-    `store.StoreUnavailable` before the bank is asked, and `bank.NotReached` or `bank.Refused` afterwards; a retry with
-    the same key and values has the same id at the bank. Once the action is claimed nothing else is raised.
+    `store.StoreUnavailable` before the bank is asked, and `bank.NotReached` or `bank.Refused` afterwards. Once the
+    action is claimed nothing else is raised.
     """
     identity = None if key is None else idempotency.identify_action(key, payment.id, kind, values)
     if identity is not None:
@@ -119,7 +119,7 @@ async def _claim(
     **asked_by: str,
 ) -> Action | ClaimedAction:
     for _ in range(TRIES):
-        action = _new(payment, kind, values, key)
+        action = _new(payment, kind, values)
         try:
             return await store.claim_action(action, key, attempt, bank.longest_s() + asking.STORE_S, **asked_by)
         except store.NotAvailable:  # another request was faster
@@ -134,14 +134,12 @@ async def _claim(
     raise states.InProgress
 
 
-def _new(payment: Payment, kind: ActionType, values: Mapping[str, Any], key: ActionKey | None) -> Action:
+def _new(payment: Payment, kind: ActionType, values: Mapping[str, Any]) -> Action:
     """Return the action to claim. Raises `states.ActionRefused`."""
     amounts = states.plan(payment, kind, values.get("amount"), final=values.get("final", False))
     now = datetime.now(UTC)
-    # A retry of an action that is not kept has the same id at the bank, unless it is for another amount.
-    what = f"{key.digest} {key.fingerprint} {amounts.amount} {amounts.releases}" if key else ""
     return Action(
-        id=uuid5(payment.id, what) if key else uuid4(),
+        id=uuid4(),
         payment_id=payment.id,
         merchant=payment.merchant,
         type=kind,
@@ -175,7 +173,7 @@ async def _ask(action: Action, attempt: UUID, final: bool, answer_by: float) -> 
         answer_by=answer_by,
     )
     try:
-        answer = await bank.act(request)
+        answer = await _answer(request)
     except asking.NOT_PROCESSED as error:
         log.warning("action %s is not kept, the bank did not process it: %s", action.id, error)
         await _drop(action, attempt)
@@ -192,6 +190,28 @@ async def _ask(action: Action, attempt: UUID, final: bool, answer_by: float) -> 
         log.error("action %s is PENDING, %s is not recorded yet: %s", action.id, what, asking.reason(error))
         store.keep_trying(action.payment_id, partial(_settle, action, attempt, answer), what=what)
         return action
+
+
+async def _answer(request: bank.ActionRequest) -> bank.ActionResult:
+    """Return the bank's decision.
+
+    A proxy may answer 503 after the bank did its work, and what another action takes meanwhile depends on that. So the
+    bank is asked what became of the action, and only its promise never to do it makes a 503 of it.
+    """
+    try:
+        return await bank.act(request)
+    except bank.NotReached as error:
+        if not error.sent:
+            raise
+        try:
+            found = await bank.look_up_action(request.payment_id, request.action_id)
+        except bank.BankError as failure:
+            raise bank.NoAnswer(f"{error}, and the bank did not say what became of it: {failure}") from None
+        if found.approved is not None:
+            return bank.ActionResult(found.approved, found.response_code)
+        if not found.final:
+            raise bank.NoAnswer(f"{error}, and the bank may still do it") from None
+        raise
 
 
 async def _settle(action: Action, attempt: UUID, answer: bank.ActionResult) -> Action:

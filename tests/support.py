@@ -357,11 +357,17 @@ def scripted_bank(script: Callable[[socket.socket], None], tls: ssl.SSLContext |
 
 
 @contextlib.contextmanager
-def proxy(url: str, *, lies: int) -> Iterator[ScriptedBank]:
+def proxy(url: str, *, lies: int, about: str = "payments") -> Iterator[ScriptedBank]:
     """Run a proxy in front of the bank at `url` until the block ends.
 
-    It passes every payment on, but answers the first `lies` payments with 503 after the bank did its work.
+    It passes every request on, but answers the first `lies` payments with 503 after the bank did its work.
+
+    about: captures, voids or refunds: the proxy lies about these in place of payments
     """
+
+    def is_lied_about(request: bytes) -> bool:
+        method, path, _ = request.split(b" ", 2)
+        return method == b"POST" and path.endswith(about.encode())
 
     def script(connection: socket.socket) -> None:
         request = bank.requests[-1]
@@ -370,7 +376,7 @@ def proxy(url: str, *, lies: int) -> Iterator[ScriptedBank]:
         key = re.search(r"(?i)idempotency-key: (\S+)", head.decode())
         headers = {"Content-Type": "application/json", **({"Idempotency-Key": key[1]} if key else {})}
         answer = requests.request(method, f"{url}{path}", data=body, headers=headers, timeout=60)
-        lie = method == "POST" and sum(sent.startswith(b"POST") for sent in bank.requests) <= lies
+        lie = is_lied_about(request) and sum(map(is_lied_about, bank.requests)) <= lies
         reply(503 if lie else answer.status_code, answer.content)(connection)
 
     with scripted_bank(script) as bank:

@@ -178,27 +178,45 @@ def test_a_sale_whose_authorization_was_in_doubt_is_captured_by_its_retry(gatewa
     assert balances(gateway, first.json()["id"]) == (1000, 0, 0)
 
 
-def test_a_503_keeps_nothing_and_a_retry_has_the_same_id(simulator: Simulator) -> None:
-    """The bank does it once, also if it had done it behind the 503."""
-    lies = [True]
+def test_a_503_of_the_bank_keeps_nothing(gateway: Gateway) -> None:
+    """The bank says that it will never do the action, so the caller gets a 503, and may send it again."""
+    payment_id, key = authorized(gateway, amount=simulating.UNAVAILABLE + 1), str(uuid4())
+    unavailable = (503, "bank_unavailable", True)
+    assert code_of(act(gateway, payment_id, "captures", key, amount=simulating.UNAVAILABLE)) == unavailable
+    assert code_of(act(gateway, payment_id, "captures", key, amount=simulating.UNAVAILABLE)) == unavailable
+    listed = gateway.session.get(f"{gateway.api}/payments/{payment_id}/actions", timeout=60).json()["data"]
+    assert (status(gateway, payment_id), balances(gateway, payment_id), len(listed)) == ("AUTHORIZED", (0, 0, 0), 1)
+    assert act(gateway, payment_id, "captures").json()["status"] == "APPROVED"
+
+
+def test_a_503_of_a_proxy_after_the_capture_is_no_503(simulator: Simulator) -> None:
+    """The bank says that it captured. A capture of the rest, whose amount depends on that, is correct."""
+    with (
+        support.proxy(simulator.url, lies=1, about="captures") as bank,
+        Gateway(BANK_URL=bank.url, settings={"BANK_RETRIES": "0"}) as gateway,
+    ):
+        payment_id = authorized(gateway)
+        captured = act(gateway, payment_id, "captures", amount=400, final=False)
+        assert (captured.status_code, captured.json()["status"]) == (201, "APPROVED")
+        assert act(gateway, payment_id, "captures", amount=500).json()["status"] == "APPROVED"
+        entry = requests.get(f"{simulator.url}/ledger", timeout=10).json()[payment_id]
+        assert (entry["captured"], entry["voided"], len(entry["actions"])) == (900, 100, 2)
+        assert balances(gateway, payment_id) == (900, 100, 0)
+
+
+def test_a_503_is_in_doubt_if_the_bank_does_not_say_what_became_of_it() -> None:
+    """The action is PENDING, and holds its amount."""
 
     def script(connection: socket.socket) -> None:
-        method, path, *_ = bank.current.request.decode().split(" ")
-        body = bank.current.request.partition(b"\r\n\r\n")[2]
-        head = dict(line.split(": ", 1) for line in bank.current.request.decode().split("\r\n")[1:] if ": " in line)
-        headers = {name: head[name] for name in ("Idempotency-Key", "Content-Type") if name in head}
-        answer = requests.request(method, f"{simulator.url}{path}", data=body, headers=headers, timeout=10)
-        is_lie = path.endswith("captures") and bool(lies) and lies.pop()
-        reply(503 if is_lie else answer.status_code, b"{}" if is_lie else answer.content)(connection)
+        capabilities = b'{"actions": ["captures", "voids", "refunds"]}'
+        known = {b"POST /payments HTTP": (200, AUTHORIZED), b"GET /capabilities HTTP": (200, capabilities)}
+        reply(*known.get(bank.current.request.split(b"/1.1")[0], (503, b"")))(connection)
 
-    with scripted_bank(script) as bank, Gateway(BANK_URL=bank.url, settings={"BANK_RETRIES": "0"}) as gateway:
-        payment_id, key = authorized(gateway), str(uuid4())
-        assert act(gateway, payment_id, "captures", key, amount=400).status_code == 503
-        assert (status(gateway, payment_id), balances(gateway, payment_id)) == ("AUTHORIZED", (0, 0, 0))
-        assert act(gateway, payment_id, "captures", key, amount=400).json()["status"] == "APPROVED"
-        entry = requests.get(f"{simulator.url}/ledger", timeout=10).json()[payment_id]
-        assert (entry["captured"], entry["voided"], len(entry["actions"])) == (400, 600, 1)
-        assert balances(gateway, payment_id) == (400, 600, 0)
+    with scripted_bank(script) as bank, Gateway(BANK_URL=bank.url) as gateway:
+        payment_id = authorized(gateway)
+        pending = act(gateway, payment_id, "captures", amount=400, final=False)
+        assert (pending.status_code, pending.json()["status"]) == (202, "PENDING")
+        assert code_of(act(gateway, payment_id, "voids")) == (409, "action_in_progress", True)
 
 
 @pytest.mark.parametrize(("capabilities", "body"), [(400, b'{"errorMessage": "?"}'), (200, b"")])

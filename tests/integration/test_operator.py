@@ -173,10 +173,14 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
         "status",
         "amount",
         "currency",
+        "captured",
+        "refunded",
+        "reference",
         "card_last4",
         "expiry",
         "created_at",
         "code",
+        "actions",
     ]
     assert [line.split()[0] for line in table[1:]] == [declined, authorized]
     assert on_a_terminal(database_url, "payments", "--limit", "1").endswith("\x1b[31mDECLINED\x1b[0m")

@@ -99,37 +99,39 @@ def test_a_gateway_with_payments_in_memory_runs_the_commands() -> None:
 
 def test_an_operator_settles_an_action_in_doubt(database_url: str) -> None:
     """It is listed as pending, and holds its amount until then; the bank's word can still correct a decline."""
-    with scripted_bank(lambda connection: in_doubt(connection, bank.current.request)) as bank:
-        with Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway:
 
-            def run(*arguments: str) -> tuple[int, str]:
-                ran = command(database_url, *arguments)
-                return ran.returncode, ran.stdout or ran.stderr
+    def run(*arguments: str) -> tuple[int, str]:
+        ran = command(database_url, *arguments)
+        return ran.returncode, ran.stdout or ran.stderr
 
-            payment_id = authorized(gateway)
-            capture = act(gateway, payment_id, "captures", amount=300, final=False).json()
-            assert capture["status"] == "PENDING"
-            wait_until(lambda: json.loads(command(database_url, "pending", "--json").stdout))
-            (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
-            assert (pending["id"], pending["type"], pending["amount"]) == (capture["id"], "CAPTURE", 300)
-            assert pending["payment_id"] == payment_id
-            wrong = (1, f"{capture['id']} is a capture: it is approved or declined, without a code\n")
-            assert run("settle", capture["id"], "authorized", "--note", "x") == wrong
-            of_payment = (1, f"{payment_id} is a payment: it is authorized or declined\n")
-            assert run("settle", payment_id, "approved", "--note", "x") == of_payment
-            assert run("settle", capture["id"], "declined", "--note", "the statement") == (
-                0,
-                f"{capture['id']} DECLINED\n",
-            )
-            assert balances(gateway, payment_id) == (0, 0, 0)
-            assert run("pending") == (0, "none\n")
-            corrected = (0, f"{capture['id']} APPROVED, was DECLINED\n")
-            assert run("settle", capture["id"], "approved", "--note", "the bank's letter") == corrected
-            assert balances(gateway, payment_id) == (300, 0, 0)
-            already = (1, f"{capture['id']} is already APPROVED\n")
-            assert run("settle", capture["id"], "declined", "--note", "x") == already
-            notes = [line["note"] for line in shown(lambda *a: command(database_url, *a), payment_id)["history"]]
-            assert notes[-2:] == ["the statement", "the bank's letter"]
+    with (
+        scripted_bank(lambda connection: in_doubt(connection, bank.current.request)) as bank,
+        Gateway(settings=settings(database_url), BANK_URL=bank.url) as gateway,
+    ):
+        payment_id = authorized(gateway)
+        capture = act(gateway, payment_id, "captures", amount=300, final=False).json()
+        assert capture["status"] == "PENDING"
+        wait_until(lambda: json.loads(command(database_url, "pending", "--json").stdout))
+        (pending,) = json.loads(command(database_url, "pending", "--json").stdout)
+        assert (pending["id"], pending["type"], pending["amount"]) == (capture["id"], "CAPTURE", 300)
+        assert pending["payment_id"] == payment_id
+        wrong = (1, f"{capture['id']} is a capture: it is approved or declined, without a code\n")
+        assert run("settle", capture["id"], "authorized", "--note", "x") == wrong
+        of_payment = (1, f"{payment_id} is a payment: it is authorized or declined\n")
+        assert run("settle", payment_id, "approved", "--note", "x") == of_payment
+        assert run("settle", capture["id"], "declined", "--note", "the statement") == (
+            0,
+            f"{capture['id']} DECLINED\n",
+        )
+        assert balances(gateway, payment_id) == (0, 0, 0)
+        assert run("pending") == (0, "none\n")
+        corrected = (0, f"{capture['id']} APPROVED, was DECLINED\n")
+        assert run("settle", capture["id"], "approved", "--note", "the bank's letter") == corrected
+        assert balances(gateway, payment_id) == (300, 0, 0)
+        already = (1, f"{capture['id']} is already APPROVED\n")
+        assert run("settle", capture["id"], "declined", "--note", "x") == already
+        notes = [line["note"] for line in shown(lambda *a: command(database_url, *a), payment_id)["history"]]
+        assert notes[-2:] == ["the statement", "the bank's letter"]
 
 
 @pytest.mark.parametrize("amount", ["1.5", "-1", "1e3", "٣", "9" * 5000])
