@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import contextlib
 import random
-import re
 import secrets
 import sqlite3
 import sys
@@ -29,171 +28,24 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import requests
 import trustme
 
 import store
 from store import State, Status
-from tests import postgres, support
+from tests import postgres
+from tests.chaos.cluster import Cluster
+from tests.chaos.comparison import compare, leaks
 from tests.chaos.faulty_bank import FAULTS, FaultyBank
-from tests.support import Gateway
-
-SKEWED = Path(__file__).parents[1] / "skewed_clock.py"
-
-# Four digits that occur in no amount and no card number here; CVVs are searched for as whole words.
-CVV = "7391"
+from tests.chaos.merchant import CVV, Client
+from tests.chaos.tally import Tally
 
 # Seconds by which the clock of the second gateway differs, one of these at each start.
 SKEWS_S = [-60, 0, 60]
 
-# Seconds after the end of the load in which clients still retry.
-PATIENCE_S = 30
-
 ALL_FAULTS = [*FAULTS, "skew", "moves"]
-
-MISBEHAVING = [support.DROPPED, support.DROPPED_BEFORE, support.SILENT, support.FAILED, support.GARBAGE]
-
-
-@dataclass
-class Tally:
-    """What happened during the run, for the report."""
-
-    requests: Counter[str] = field(default_factory=Counter)
-    kills: int = 0
-    moves: int = 0
-    outages: int = 0
-    drawn: Counter[str] = field(default_factory=Counter)
-    answers: dict[str, dict[str, Any]] = field(default_factory=dict)  # the last answer, by idempotency key
-    cards: set[str] = field(default_factory=set)
-    faults: list[str] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class Cluster:
-    """Two gateways, either of which may be down when a client calls it.
-
-    banks: the banks between which gateways move
-    skews_s: by how many seconds the clock of the second gateway may differ
-    faults: answers of gateways that have ended, which break the contract
-    """
-
-    def __init__(
-        self, settings: dict[str, str], folder: Path, banks: list[FaultyBank], skews_s: list[int], rng: random.Random
-    ) -> None:
-        self._settings, self._folder, self._banks, self._skews_s, self._rng = settings, folder, banks, skews_s, rng
-        self._at = [0, 0]
-        self._gateways = [self._start(number) for number in range(2)]
-        self._logs: list[str] = []
-        self.faults: list[str] = []
-
-    def _start(self, number: int) -> Gateway:
-        settings = {
-            **self._settings,
-            "BANK_URL": self._banks[self._at[number]].url,
-            "CLOCK_OFFSET_S": str(self._rng.choice(self._skews_s) if number else 0),
-        }
-        return Gateway(script=SKEWED, cwd=self._folder, settings=settings, LOG_LEVEL="DEBUG")
-
-    def api(self, rng: random.Random) -> str:
-        return rng.choice(self._gateways).api
-
-    def bank_of(self, number: int) -> int:
-        return self._at[number]
-
-    def at_other_bank(self, number: int) -> int:
-        return (self._at[number] + 1) % len(self._banks)
-
-    def kill(self, number: int, bank: int) -> None:
-        """Kill one with SIGKILL, and start another in its place, at this bank."""
-        self._at[number] = bank
-        self._gateways[number].process.kill()
-        self._end(self._gateways[number])
-        while True:
-            with contextlib.suppress(AssertionError):  # while the database is down it does not start
-                self._gateways[number] = self._start(number)
-                return
-            time.sleep(0.2)
-
-    def spread(self) -> None:
-        """Let each bank have a gateway, whose clock is right, so that all payments can be resolved."""
-        self._skews_s = [0]
-        for number in range(2):
-            self.kill(number, number % len(self._banks))
-
-    def stop(self) -> str:
-        """Stop both, and return everything that any gateway printed."""
-        for gateway in self._gateways:
-            gateway.process.terminate()
-            self._end(gateway)
-        return "".join(self._logs)
-
-    def _end(self, gateway: Gateway) -> None:
-        try:
-            gateway.__exit__()
-        except AssertionError as error:
-            self.faults.append(str(error))
-        self._logs += [gateway.banner, gateway.log]
-
-
-class Client(threading.Thread):
-    """A merchant that makes payments until the time is up, and retries each until it has an answer."""
-
-    def __init__(self, cluster: Cluster, rng: random.Random, until: float, tally: Tally) -> None:
-        super().__init__()
-        self._cluster, self._rng, self._until, self._tally = cluster, rng, until, tally
-        self._session = requests.Session()
-        self._session.trust_env = False
-
-    def run(self) -> None:
-        with self._session:
-            while time.monotonic() < self._until:
-                body = support.valid_payment(
-                    card_number=self._card(), amount=self._rng.randint(10_000, 10**11), cvv=CVV
-                )
-                with self._tally.lock:
-                    self._tally.cards.add(body["card_number"])
-                key = secrets.token_hex(16)
-                while not self._is_final(self._send(key, body)):
-                    time.sleep(0.1)
-
-    def _card(self) -> str:
-        if self._rng.random() < 0.2:
-            return self._rng.choice(MISBEHAVING)
-        card = f"{self._rng.randint(4 * 10**14, 5 * 10**14 - 1)}{self._rng.randint(1, 9)}"  # a 0 is always a 503
-        return self._card() if card.endswith(CVV) else card  # the last four digits are recorded
-
-    def _send(self, key: str, body: dict[str, Any]) -> str:
-        url = f"{self._cluster.api(self._rng)}/payments"
-        try:
-            answer = self._session.post(url, json=body, headers={"Idempotency-Key": key}, timeout=30)
-        except requests.RequestException:
-            outcome = "no answer"
-        else:
-            outcome = str(answer.status_code)
-            self._note(key, answer)
-        with self._tally.lock:
-            self._tally.requests[outcome] += 1
-        return outcome
-
-    def _note(self, key: str, answer: requests.Response) -> None:
-        with self._tally.lock:
-            if answer.status_code in {201, 202}:
-                payment, before = answer.json(), self._tally.answers.get(key)
-                if before and (before["id"] != payment["id"] or before["status"] not in {payment["status"], "PENDING"}):
-                    self._tally.faults.append(f"the answer for key {key} changed: {before} then {payment}")
-                self._tally.answers[key] = payment
-            elif answer.status_code not in {409, 503}:
-                self._tally.faults.append(f"an unexpected answer: {answer.status_code} {answer.text}")
-
-    def _is_final(self, outcome: str) -> bool:
-        """Return whether to stop retrying. Most merchants do not wait for a PENDING payment."""
-        if outcome == "202":
-            return self._rng.random() < 0.7 or time.monotonic() > self._until
-        return outcome not in {"409", "503", "no answer"} or time.monotonic() > self._until + PATIENCE_S
 
 
 def disturb(cluster: Cluster, server: postgres.Postgres | None, rng: random.Random, until: float, tally: Tally) -> None:
@@ -211,44 +63,6 @@ def disturb(cluster: Cluster, server: postgres.Postgres | None, rng: random.Rand
             tally.moves += bank != cluster.bank_of(number)
             cluster.kill(number, bank)
             tally.kills += 1
-
-
-def compare(ledgers: list[dict[str, dict[str, Any]]], table: dict[str, Any], tally: Tally) -> dict[str, int]:
-    """Compare the banks' ledgers, the payments in the database and the answers; return the numbers of differences."""
-    entries = [(payment_id, entry) for ledger in ledgers for payment_id, entry in ledger.items() if entry["authorized"]]
-    authorized = {payment_id for payment_id, _ in entries}
-    recorded = {payment_id for payment_id, payment in table.items() if payment.status is Status.AUTHORIZED}
-    amounts = Counter(entry["amount"] for _, entry in entries)  # each key has an amount of its own
-    answered = {
-        answer["id"]: answer["status"] for answer in tally.answers.values() if answer["status"] != Status.PENDING
-    }
-    return {
-        "authorized by the bank and not in the table (losses)": len(authorized - recorded),
-        "AUTHORIZED in the table and not by the bank": len(recorded - authorized),
-        "authorized twice for one key (doubles)": sum(count - 1 for count in amounts.values()),
-        "still PENDING": sum(payment.status is Status.PENDING for payment in table.values()),
-        "answers that are not what the table says": sum(
-            payment_id not in table or table[payment_id].status != status for payment_id, status in answered.items()
-        ),
-        "answers that are not what the bank's ledger says": sum(
-            (status == Status.AUTHORIZED) != (payment_id in authorized) for payment_id, status in answered.items()
-        ),
-        "other faults": len(tally.faults),
-    }
-
-
-def leaks(texts: dict[str, str], cards: set[str]) -> list[str]:
-    """Return every card number, and every CVV that is a whole word, with the text around it.
-
-    Durations are skipped, because they may hold any digits: `ms=7391.0`.
-    """
-    numbers = "|".join(map(re.escape, cards)) or "$^"
-    pattern = re.compile(rf"(?:{numbers})|(?<![\w.-])(?<!ms=){CVV}(?![\w-])")
-    return [
-        f"{name}: {text[max(0, found.start() - 60) : found.end() + 60]!r}"
-        for name, text in texts.items()
-        for found in pattern.finditer(text)
-    ]
 
 
 def run(options: argparse.Namespace, folder: Path, server: postgres.Postgres | None) -> int:
