@@ -2,19 +2,19 @@
 
     python -m tests.chaos [--seconds 60] [--seed N] [--store sqlite|postgresql] [--clients 8] [--without FAULT ...]
 
-Two gateways share a database and a bank. Clients send payments with idempotency keys to either gateway,
-and retry until they have a final answer, as the documents tell merchants to do. Meanwhile gateways are
-killed with SIGKILL and started again, PostgreSQL is stopped in immediate mode and started again, and
-for some cards the bank drops the connection before or after its decision. These faults can be left out:
+Two gateways share a database and a bank. Clients send payments, captures, voids and refunds with idempotency keys to
+either gateway, and retry until they have a final answer, as the documents tell merchants to do. Meanwhile gateways are
+killed with SIGKILL and started again, PostgreSQL is stopped in immediate mode and started again, and for some cards the
+bank drops the connection before or after its decision. These faults can be left out:
 
-    lies     the bank authorizes, and a proxy answers 503
+    lies     the bank does its work, and a proxy answers 503
     late     the bank decides or answers long after the gateway has given up
     strays   the bank sends a second reply, with the contrary decision
     skew     the clock of one gateway is a minute fast or slow
     moves    a gateway starts again with another BANK_URL
 
-At the end the ledgers of the banks, the payments in the database and the answers that merchants got are compared one
-by one, and database and logs are searched for card numbers and CVVs.
+At the end the ledgers of the banks, the payments and actions in the database and the answers that merchants got are
+compared one by one, and database and logs are searched for card numbers and CVVs.
 """
 
 import argparse
@@ -28,16 +28,16 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import trustme
 
 import store
-from store import State, Status
+from store import Action, Payment, State
 from tests import postgres
 from tests.chaos.cluster import Cluster
-from tests.chaos.comparison import compare, leaks
+from tests.chaos.comparison import Ledger, compare, leaks
 from tests.chaos.faulty_bank import FAULTS, FaultyBank
 from tests.chaos.merchant import CVV, Client
 from tests.chaos.tally import Tally
@@ -84,18 +84,18 @@ def run(options: argparse.Namespace, folder: Path, server: postgres.Postgres | N
     print(f"chaos: {options.seconds:g} s, seed {options.seed}, {options.store}, 2 gateways, {options.clients} clients")
     _load(options, cluster, server, tally)
     cluster.spread()
-    table = _resolved(settings)
+    table, actions = asyncio.run(_resolved(settings))
     log = cluster.stop()
     tally.faults += cluster.faults
     ledgers = [bank.ledger() for bank in banks]
     for bank in banks:
         bank.stop()
         tally.drawn += bank.counts
-    differences = compare(ledgers, table, tally)
+    differences = compare(ledgers, table, actions, tally)
     leaked = leaks(_texts(url, server, log), tally.cards)
     tally.faults += leaked  # for the report
     differences["card numbers or CVVs in files, dump or logs"] = len(leaked)
-    _report(tally, ledgers, table, differences)
+    _report(tally, ledgers, table, actions, differences)
     return sum(differences.values())
 
 
@@ -116,15 +116,18 @@ def _load(options: argparse.Namespace, cluster: Cluster, server: postgres.Postgr
         )
 
 
-def _resolved(settings: dict[str, str]) -> dict[str, Any]:
-    """Wait at most two minutes until no payment is PENDING, and return all payments by id."""
+async def _resolved(settings: dict[str, str]) -> tuple[dict[str, Payment], dict[str, Action]]:
+    """Wait at most two minutes until nothing is PENDING, and return all payments and all actions by id."""
     store.configure(settings["STORE_URL"], fingerprint_key=bytes.fromhex(settings["FINGERPRINT_KEY"]))
     deadline = time.monotonic() + 120
-    while asyncio.run(store.search(State.PENDING, limit=1)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    table = {str(payment.id): payment for payment in asyncio.run(store.search(limit=10**9))}
+    while time.monotonic() < deadline:
+        if not await store.search(State.PENDING, limit=1) and not (await store.unresolved_stats()).count:
+            break
+        await asyncio.sleep(0.5)
+    table = {str(payment.id): payment for payment in await store.search(limit=10**9)}
+    actions = {str(action.id): action for payment in table.values() for action in await store.list_actions(payment.id)}
     store.close()
-    return table
+    return table, actions
 
 
 def _texts(url: str, server: postgres.Postgres | None, log: str) -> dict[str, str]:
@@ -138,12 +141,20 @@ def _texts(url: str, server: postgres.Postgres | None, log: str) -> dict[str, st
     return {"log": log, "dump": dump, **{name: text.replace(CVV, "") for name, text in files.items()}}
 
 
-def _report(tally: Tally, ledgers: list[dict[str, Any]], table: dict[str, Any], differences: dict[str, int]) -> None:
+def _report(
+    tally: Tally,
+    ledgers: Sequence[Ledger],
+    table: Mapping[str, Payment],
+    actions: Mapping[str, Action],
+    differences: dict[str, int],
+) -> None:
     authorized = sum(entry["authorized"] for ledger in ledgers for entry in ledger.values())
-    statuses = Counter(payment.status.value for payment in table.values())
+    states = Counter(payment.state().value for payment in table.values())
+    done = Counter(f"{action.type} {action.status}" for action in actions.values())
     print(f"\nrequests             {sum(tally.requests.values())}  {dict(sorted(tally.requests.items()))}")
     print(f"bank authorizations  {authorized}")
-    print(f"payments in table    {len(table)}  {dict(sorted(statuses.items()))}")
+    print(f"payments in table    {len(table)}  {dict(sorted(states.items()))}")
+    print(f"actions in table     {len(actions)}  {dict(sorted(done.items()))}")
     print(f"faults of the bank   {sum(tally.drawn.values())}  {dict(sorted(tally.drawn.items()))}")
     print(f"kills                {tally.kills}")
     print(f"changes of BANK_URL  {tally.moves}")

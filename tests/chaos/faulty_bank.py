@@ -140,15 +140,16 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def do_GET(self) -> None:
-        payment_id = self.path.rpartition("/")[2]
-        if self.server.bank.is_held(payment_id):
-            self._answer(200, json.dumps({"payment_id": payment_id, "status": "unknown"}).encode())
+        asked = self.path.rpartition("/")[2]
+        if self.server.bank.is_held(asked):
+            name = "action_id" if "/actions/" in self.path else "payment_id"
+            self._answer(200, json.dumps({name: asked, "status": "unknown"}).encode())
         else:
             self._answer(*self.server.bank.forward("GET", self.path, b"", None))
 
     def do_POST(self) -> None:
         bank = self.server.bank
-        payment_id = self.headers["Idempotency-Key"]
+        payment_id = self.headers["Idempotency-Key"]  # or the id of an action
         body = self.rfile.read(int(self.headers["Content-Length"]))
         fault = bank.fault_of(payment_id)
         if fault == "late decision":
@@ -160,12 +161,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "503 after the work":
             self._answer(503, b"")
         elif fault == "stray in the same packet" and status == 200:
-            self._answer(200, answer, behind=_message(200, _contrary(answer, {})), padded=True)
+            self._answer(200, answer, behind=_message(200, _contrary(answer, with_id=False)), padded=True)
         elif fault == "stray a moment later" and status == 200:
             self._answer(status, answer)
             bank.wait(0.05)
             # It may arrive after the next request on the connection. Only the id says then that it is not its answer.
-            self.wfile.write(_message(200, _contrary(answer, {"payment_id": payment_id})))
+            self.wfile.write(_message(200, _contrary(answer, with_id=True)))
         else:
             self._answer(status, answer)
 
@@ -189,9 +190,9 @@ def _message(status: int, body: bytes) -> bytes:
     )
 
 
-def _contrary(answer: bytes, more: dict[str, str]) -> bytes:
+def _contrary(answer: bytes, *, with_id: bool) -> bytes:
     """Return the answer with the other decision."""
     decision = json.loads(answer)
-    return json.dumps(
-        {"authorized": decision.get("authorized") is not True, "authorization_code": "x", **more}
-    ).encode()
+    contrary = {name: not value for name, value in decision.items() if name in {"authorized", "approved"}}
+    ids = {name: value for name, value in decision.items() if name in {"payment_id", "action_id"} and with_id}
+    return json.dumps({**contrary, "authorization_code": "x", **ids}).encode()

@@ -1,5 +1,6 @@
 """A merchant of a chaos run, who sends a request until it has an answer, as the documents say."""
 
+import contextlib
 import random
 import secrets
 import threading
@@ -22,7 +23,7 @@ MISBEHAVING = [support.DROPPED, support.DROPPED_BEFORE, support.SILENT, support.
 
 
 class Client(threading.Thread):
-    """A merchant that makes payments until the time is up, and retries each until it has an answer."""
+    """A merchant that makes payments and acts on them until the time is up, and retries until it has an answer."""
 
     def __init__(self, cluster: Cluster, rng: random.Random, until: float, tally: Tally) -> None:
         super().__init__()
@@ -33,14 +34,15 @@ class Client(threading.Thread):
     def run(self) -> None:
         with self._session:
             while time.monotonic() < self._until:
-                body = support.valid_payment(
-                    card_number=self._card(), amount=self._rng.randint(10_000, 10**11), cvv=CVV
-                )
+                amount = self._rng.randint(10_000, 10**11)
+                body = support.valid_payment(card_number=self._card(), amount=amount, cvv=CVV)
+                body["capture"] = self._rng.random() < 0.1  # a sale
                 with self._tally.lock:
                     self._tally.cards.add(body["card_number"])
-                key = secrets.token_hex(16)
-                while not self._is_final(self._send(key, body)):
-                    time.sleep(0.1)
+                payment = self._until_answered("payments", body)
+                if payment is not None and payment["status"] != "DECLINED":
+                    for _ in range(self._rng.randint(0, 3)):
+                        self._act(payment)
 
     def _card(self) -> str:
         if self._rng.random() < 0.2:
@@ -48,31 +50,62 @@ class Client(threading.Thread):
         card = f"{self._rng.randint(4 * 10**14, 5 * 10**14 - 1)}{self._rng.randint(1, 9)}"  # a 0 is always a 503
         return self._card() if card.endswith(CVV) else card  # the last four digits are recorded
 
-    def _send(self, key: str, body: dict[str, Any]) -> str:
-        url = f"{self._cluster.api(self._rng)}/payments"
-        try:
+    def _act(self, payment: dict[str, Any]) -> None:
+        (kind,) = self._rng.choices(["captures", "voids", "refunds"], [5, 1, 3])
+        body: dict[str, Any] = {}
+        if kind != "voids" and self._rng.random() < 0.8:
+            body["amount"] = self._rng.randint(1, payment["amount"] // 2)
+        if kind == "captures":
+            body["final"] = self._rng.random() < 0.3
+        self._until_answered(f"payments/{payment['id']}/{kind}", body)
+
+    def _until_answered(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        """Send a request with a key of its own until it has an answer; return the last payment or action."""
+        key, known = secrets.token_urlsafe(16), None  # hex digits may look like a card number
+        while True:
+            answer = self._send(path, key, {**body, "reference": key})
+            if answer is not None and answer.status_code in {201, 202}:
+                known = answer.json()
+            if self._is_final(answer):
+                return known
+            time.sleep(0.1)
+
+    def _send(self, path: str, key: str, body: dict[str, Any]) -> requests.Response | None:
+        url = f"{self._cluster.api(self._rng)}/{path}"
+        answer = None
+        with contextlib.suppress(requests.RequestException):
             answer = self._session.post(url, json=body, headers={"Idempotency-Key": key}, timeout=30)
-        except requests.RequestException:
-            outcome = "no answer"
-        else:
-            outcome = str(answer.status_code)
-            self._note(key, answer)
         with self._tally.lock:
-            self._tally.requests[outcome] += 1
-        return outcome
+            self._tally.requests[_outcome(answer)] += 1
+            if answer is not None:
+                self._note(key, answer)
+        return answer
 
     def _note(self, key: str, answer: requests.Response) -> None:
-        with self._tally.lock:
-            if answer.status_code in {201, 202}:
-                payment, before = answer.json(), self._tally.answers.get(key)
-                if before and (before["id"] != payment["id"] or before["status"] not in {payment["status"], "PENDING"}):
-                    self._tally.faults.append(f"the answer for key {key} changed: {before} then {payment}")
-                self._tally.answers[key] = payment
-            elif answer.status_code not in {409, 503}:
-                self._tally.faults.append(f"an unexpected answer: {answer.status_code} {answer.text}")
+        if answer.status_code in {201, 202}:
+            now, before = answer.json(), self._tally.answers.get(key)
+            may_change = {"PENDING", "AUTHORIZED"}  # a sale is AUTHORIZED until it is captured
+            if before and (before["id"] != now["id"] or before["status"] not in {now["status"], *may_change}):
+                self._tally.faults.append(f"the answer for key {key} changed: {before} then {now}")
+            self._tally.answers[key] = now
+        elif answer.status_code not in {409, 503}:
+            self._tally.faults.append(f"an unexpected answer: {answer.status_code} {answer.text}")
 
-    def _is_final(self, outcome: str) -> bool:
-        """Return whether to stop retrying. Most merchants do not wait for a PENDING payment."""
-        if outcome == "202":
-            return self._rng.random() < 0.7 or time.monotonic() > self._until
-        return outcome not in {"409", "503", "no answer"} or time.monotonic() > self._until + PATIENCE_S
+    def _is_final(self, answer: requests.Response | None) -> bool:
+        """Return whether to stop retrying. Most merchants do not wait for what is PENDING or held."""
+        now = time.monotonic()
+        if answer is not None and answer.status_code == 201:
+            return True
+        if answer is not None and answer.status_code == 202:
+            return self._rng.random() < 0.7 or now > self._until
+        if _outcome(answer) in {"409 action_not_allowed", "409 amount_exceeds_available"}:
+            return True
+        if _outcome(answer) in {"409 action_in_progress", "409 not_supported_by_bank"}:  # perhaps not at the other one
+            return self._rng.random() < 0.2 or now > self._until
+        return now > self._until + PATIENCE_S
+
+
+def _outcome(answer: requests.Response | None) -> str:
+    if answer is None:
+        return "no answer"
+    return f"409 {answer.json()['code']}" if answer.status_code == 409 else str(answer.status_code)
