@@ -130,14 +130,14 @@ def _paid(paid: Paid, route: str) -> Response:
     payment = paid.payment
     _note(payment.id, payment.state())
     status = 202 if paid.is_in_doubt() else 201
-    return _answer(shown.payment(payment), status, f"{route}/{payment.id}", replayed=paid.replayed)
+    return _answer(shown.payment(payment), status, f"{route}/{payment.id}", replayed=paid.replayed and status == 201)
 
 
 def _acted(acted: Acted, path: str) -> Response:
     action: Action = acted.action
     _note(action.payment_id, action.status)
     status = 202 if action.status is ActionStatus.PENDING else 201
-    return _answer(shown.action(action), status, path, replayed=acted.replayed)
+    return _answer(shown.action(action), status, path, replayed=acted.replayed and status == 201)
 
 
 def _note(payment_id: UUID, outcome: str) -> None:

@@ -28,14 +28,18 @@ log = logging.getLogger("gateway.payments")
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """A payment, and whether an earlier request with the same idempotency key made it."""
+    """A payment, and whether an earlier request with the same idempotency key made it.
+
+    is_sale: the payment is captured at once
+    """
 
     payment: Payment
     replayed: bool = False
+    is_sale: bool = False
 
     def is_in_doubt(self) -> bool:
-        """Return whether the outcome of the authorization, or of a capture, is not known yet."""
-        return self.payment.status is Status.PENDING or self.payment.held > 0
+        """Return whether the outcome of the authorization, or of the capture of a sale, is not known yet."""
+        return self.payment.status is Status.PENDING or (self.is_sale and self.payment.held > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,13 @@ class _Attempt:
 
     id: what the store knows it by
     keeps_id: the payment has an idempotency key, so a retry needs the payment's id
-    captures: the payment is to be captured at once
+    is_sale: the payment is captured at once
     """
 
     id: UUID
     payment: Payment
     keeps_id: bool
-    captures: bool
+    is_sale: bool
 
 
 async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> Paid:
@@ -71,7 +75,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     """
     values = {name: value for name, value in values.items() if (name, value) != ("capture", False)}
     idempotency_key = None if key is None else idempotency.identify(key, values)
-    card_number, cvv, captures = values.pop("card_number"), values.pop("cvv"), values.pop("capture", False)
+    card_number, cvv, is_sale = values.pop("card_number"), values.pop("cvv"), values.pop("capture", False)
     payment = Payment(
         id=uuid4(),
         merchant=merchant,
@@ -85,7 +89,7 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     answer_by = time.monotonic() + bank.longest_s() + asking.STORE_S / 2
     claimed = await _claim(payment, idempotency_key)
     if isinstance(claimed, store.Claimed):
-        return await _completed(_replay(claimed), captures=captures)
+        return await _completed(replace(_replay(claimed), is_sale=is_sale))
     request = bank.AuthorizationRequest(
         payment_id=claimed.id,
         merchant=merchant,
@@ -95,10 +99,10 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
         answer_by=answer_by,
         **{name: values[name] for name in ("expiry_month", "expiry_year", "currency", "amount")},
     )
-    attempt = _Attempt(payment.id, claimed, keeps_id=idempotency_key is not None, captures=captures)
+    attempt = _Attempt(payment.id, claimed, keeps_id=idempotency_key is not None, is_sale=is_sale)
     charged = await _charge(attempt, request)
     _report(charged)
-    return await _completed(Paid(charged), captures=captures)
+    return await _completed(Paid(charged, is_sale=is_sale))
 
 
 async def find(merchant: str, payment_id: UUID) -> Payment | None:
@@ -124,12 +128,12 @@ def _replay(claimed: store.Claimed) -> Paid:
         raise KeyReused
     if claimed.in_progress:
         raise KeyInUse
-    return Paid(claimed.payment, replayed=claimed.payment.status is not Status.PENDING)
+    return Paid(claimed.payment, replayed=True)
 
 
-async def _completed(paid: Paid, *, captures: bool) -> Paid:
-    """Capture what is to be captured at once and is not yet, also after a gateway stopped between the two."""
-    if not captures or paid.payment.state() is not State.AUTHORIZED:
+async def _completed(paid: Paid) -> Paid:
+    """Capture a sale that is not captured yet, also after a gateway stopped between the two."""
+    if not paid.is_sale or paid.payment.state() is not State.AUTHORIZED:
         return paid
     return replace(paid, payment=await actions.capture_at_once(paid.payment))
 
@@ -141,7 +145,7 @@ async def _charge(attempt: _Attempt, request: bank.AuthorizationRequest) -> Paym
     """
     payment = attempt.payment
     try:
-        if attempt.captures:
+        if attempt.is_sale:
             await bank.check_supports(bank.ActionType.CAPTURE)
         answer = await _ask_bank(request)
     except asking.NOT_PROCESSED as error:

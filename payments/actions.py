@@ -107,7 +107,7 @@ def _replay(claimed: ClaimedAction) -> Acted:
         raise KeyReused
     if claimed.in_progress:
         raise KeyInUse
-    return Acted(claimed.action, replayed=claimed.action.status is not ActionStatus.PENDING)
+    return Acted(claimed.action, replayed=True)
 
 
 async def _claim(
