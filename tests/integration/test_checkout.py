@@ -452,7 +452,7 @@ def test_a_look_up_waits_as_long_as_the_gateway_says(scripted: Callable[..., Vis
     waits: list[int] = []
     for wait_s in (1, LATER_S, LATER_S, 8, 16, 30):
         waits.append(wait_s * 1000)
-        visit.page.wait_for_function("waits => window.waits.join() === waits.join()", arg=waits)
+        wait_until(lambda: visit.page.evaluate("window.waits") == waits, 30)
         visit.shows("Do not pay again")
         visit.page.clock.run_for(waits[-1])
     visit.shows(PAID)
@@ -463,7 +463,7 @@ def test_a_payment_that_cannot_be_looked_up_is_not_made_again(scripted: Callable
     """The customer is sent to the shop, with the id of the request."""
     visit = scripted(payment(202, "PENDING"), problem(404, "not-found"))
     visit.pay()
-    visit.page.wait_for_function("window.waits.length === 1")
+    wait_until(lambda: visit.page.evaluate("window.waits.length") == 1, 30)
     visit.page.clock.run_for(1000)
     visit.shows("Do not pay again, and contact the shop")
     expect(visit.page.locator("#reference code")).to_have_text("not-found")
