@@ -2,7 +2,8 @@
 
     API_KEY=pgw_test_... python3 examples/checkout/server.py
 
-It also reads GATEWAY_URL and PORT from the environment. It needs Python 3.11 and no package.
+It keeps which browser made which payment. It reads GATEWAY_URL and PORT from the environment, too, and needs
+Python 3.11 and no package.
 """
 
 import base64
@@ -10,10 +11,12 @@ import contextlib
 import email.message
 import hashlib
 import http.client
+import http.cookies
 import http.server
 import json
 import os
 import re
+import secrets
 import urllib.parse
 from pathlib import Path
 
@@ -22,6 +25,10 @@ GATEWAY = urllib.parse.urlsplit(os.environ.get("GATEWAY_URL", "http://127.0.0.1:
 CONNECT = http.client.HTTPSConnection if GATEWAY.scheme == "https" else http.client.HTTPConnection
 ORDER, PRICE = {"currency": "GBP", "amount": 1050}, "£10.50"  # never taken from the page, which anybody can change
 PAGE = Path(__file__).with_name("index.html").read_text(encoding="utf-8").replace("{{price}}", PRICE)
+
+# Each payment's session: no other browser sees the payment or acts on it. A real shop keeps the payment and its keys
+# with the order in its database, and lets only its staff capture and refund.
+SESSIONS: dict[str, str] = {}
 
 
 def source(tag: str) -> str:
@@ -44,30 +51,44 @@ def only(headers: email.message.Message, *names: str) -> dict[str, str]:
 
 
 class Checkout(http.server.BaseHTTPRequestHandler):
-    """Answers GET / with the page, and passes POST /payments and GET /payments/{id} on to the gateway."""
+    """Answers GET / with the page, and passes the page's requests on to the gateway."""
 
     timeout = 10  # seconds for a request to arrive
 
     def do_GET(self) -> None:
         if self.path == "/":
-            self.answer(200, PAGE_HEADERS, PAGE.encode())
-        elif re.fullmatch(r"/payments/[0-9a-f-]{36}", self.path):
+            cookie = f"session={self.session() or secrets.token_urlsafe()}; HttpOnly; SameSite=Strict; Path=/"
+            self.answer(200, {**PAGE_HEADERS, "Set-Cookie": cookie}, PAGE.encode())
+        elif self.is_own_payment(r"/payments/([0-9a-f-]{36})"):
             self.pass_on("GET", {})
         else:
             self.send_error(404)
 
     def do_POST(self) -> None:
-        if self.path != "/payments":
-            self.send_error(404)
-            return
         try:
-            card = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), 4096)))
-            body = json.dumps({**card, **ORDER}).encode()
+            sent = json.loads(self.rfile.read(min(int(self.headers["Content-Length"]), 4096)))
+            card = {**sent, **ORDER}
         except (TypeError, ValueError):
             self.send_error(400)
             return
         # The gateway wants application/json, which a browser does not send here from a page of another origin.
-        self.pass_on("POST", only(self.headers, "Content-Type", "Idempotency-Key"), body)
+        headers = only(self.headers, "Content-Type", "Idempotency-Key")
+        if self.path == "/payments" and self.session():
+            self.pass_on("POST", headers, json.dumps(card).encode())
+        elif self.is_own_payment(r"/payments/([0-9a-f-]{36})/(?:captures|voids|refunds)"):
+            self.pass_on("POST", headers, b"{}")  # all of it, whatever the page has sent
+        else:
+            self.send_error(404)
+
+    def session(self) -> str:
+        """Return the browser's session, or an empty string."""
+        cookie = http.cookies.SimpleCookie(self.headers["Cookie"]).get("session")
+        return cookie.value if cookie else ""
+
+    def is_own_payment(self, pattern: str) -> bool:
+        """Return whether the path matches, and its payment was made in this session."""
+        path = re.fullmatch(pattern, self.path)
+        return path is not None and SESSIONS.get(path[1]) == self.session()
 
     def pass_on(self, method: str, headers: dict[str, str], body: bytes | None = None) -> None:
         """Send a request to the gateway with the API key, and pass its answer on; without one, answer 502."""
@@ -79,6 +100,8 @@ class Checkout(http.server.BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException):
             self.send_error(502)
         else:
+            if self.path == "/payments" and answer.status in (201, 202):
+                SESSIONS.setdefault(json.loads(content)["id"], self.session())
             self.answer(answer.status, only(answer.headers, "Content-Type", "Retry-After", "X-Request-ID"), content)
         finally:
             gateway.close()

@@ -194,6 +194,67 @@ def test_a_card_is_charged_and_kept_nowhere(
     assert charged() == 2
 
 
+def test_an_order_is_shipped_and_given_back(context: BrowserContext, shop: Shop, simulator: Simulator) -> None:
+    """The bank captures and refunds all of it, and the page shows the amounts, on a phone too."""
+    visit = Visit(context, shop.url)
+    page = visit.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    ship, cancel, refund = (page.get_by_role("button", name=name) for name in ("Ship and capture", "Cancel", "Refund"))
+    visit.pay()
+    order = page.get_by_role("region", name="The order")
+    expect(order).to_contain_text(re.compile(r"AUTHORIZED\s*Authorized\s*£10.50\s*Captured\s*£0.00"))
+    expect(cancel).to_be_visible()
+    expect(refund).to_be_hidden()
+    ship.evaluate("button => { button.click(); button.click(); }")
+    visit.shows("The order is shipped and charged to the card ending in 8877.")
+    expect(order).to_contain_text(re.compile(r"CAPTURED.*Captured\s*£10.50\s*Refunded\s*£0.00", re.DOTALL))
+    expect(ship.or_(cancel)).to_be_hidden()
+    page.reload()
+    refund.click()
+    visit.shows("The money goes back to the card ending in 8877.")
+    expect(order).to_contain_text(re.compile(r"REFUNDED.*Refunded\s*£10.50", re.DOTALL))
+    expect(order.get_by_role("button")).to_have_count(0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    entry = requests.get(f"{simulator.url}/ledger", timeout=20).json()[page.evaluate("sessionStorage['payment-id']")]
+    assert (entry["captured"], entry["refunded"]) == (1050, 1050)
+    assert len(set(visit.keys)) == len(visit.keys) == 3
+    assert visit.errors == []
+
+
+def test_an_order_that_cannot_be_shipped_is_cancelled(visit: Visit) -> None:
+    """The bank declines to capture it, which moves no money, and it is released."""
+    visit.pay("4000000000000259")
+    for _ in range(2):  # the second time it is another capture
+        visit.page.get_by_role("button", name="Ship and capture").click()
+        visit.shows("The bank declined it. No money was moved.")
+    visit.page.get_by_role("button", name="Cancel").click()
+    visit.shows("The order is cancelled. Nothing is charged to the card ending in 0259.")
+    assert len(set(visit.keys)) == len(visit.keys) == 4
+    assert visit.errors == []
+
+
+def test_an_order_is_of_the_browser_that_made_it(
+    visit: Visit, browser: Browser, shop: Shop, shop_gateway: Gateway
+) -> None:
+    """Nobody else can see its payment or capture it, and its own page can't say how much is captured."""
+    visit.pay()
+    visit.shows(PAID)
+    payment_id = visit.page.evaluate("sessionStorage['payment-id']")
+    path = f"{shop.url}payments/{payment_id}"
+    headers = {"Content-Type": "application/json", "Idempotency-Key": payment_id}
+    with browser.new_context() as stranger:
+        assert stranger.request.post(f"{shop.url}payments", headers=headers, data={}).status == 404, "no session yet"
+        for _ in range(2):
+            assert stranger.request.get(path).status == 404
+            assert stranger.request.post(f"{path}/captures", headers=headers, data={}).status == 404
+            stranger.request.get(shop.url)
+    assert shop_gateway.find(payment_id).json()["status"] == "AUTHORIZED"
+    form = visit.page.request.post(f"{path}/captures", data="{}", headers={**headers, "Content-Type": "text/plain"})
+    assert form.status == 415, "what a page of another origin can send"
+    visit.page.request.post(f"{path}/captures", headers=headers, data={"amount": 1, "final": False})
+    assert shop_gateway.find(payment_id).json()["balances"]["total_captured"] == 1050
+
+
 def test_the_price_is_the_servers(visit: Visit, shop_gateway: Gateway) -> None:
     """A page that sends an amount of its own is charged the shop's."""
     sent = {"card_number": AUTHORIZED_CARD, "expiry_month": 12, "expiry_year": 2099, "cvv": "123", "amount": 1}
@@ -345,11 +406,23 @@ def hang_up(connection: socket.socket) -> None:
     connection.shutdown(socket.SHUT_RDWR)
 
 
-def payment(status: int, of_the_payment: str) -> Script:
-    values = {"id": UNKNOWN_ID, "status": of_the_payment, "card_last4": AUTHORIZED_CARD[-4:]}
+def payment(status: int, of_the_payment: str, **balances: int) -> Script:
+    names = ("authorized", "captured", "refunded", "voided")
+    values = {
+        "id": UNKNOWN_ID,
+        "status": of_the_payment,
+        "card_last4": AUTHORIZED_CARD[-4:],
+        "currency": "GBP",
+        "balances": {**{f"total_{name}": 0 for name in names}, **NOTHING_LEFT, **balances},
+    }
     return reply(status, json.dumps(values).encode())
 
 
+def action(status: int, of_the_action: str) -> Script:
+    return reply(status, json.dumps({"id": UNKNOWN_ID, "status": of_the_action}).encode())
+
+
+NOTHING_LEFT = {"available_to_capture": 0, "available_to_void": 0, "available_to_refund": 0}
 MADE = payment(201, "AUTHORIZED")
 UNCLEAR = "The gateway could not process the request."
 NOT_CHARGED = f"{UNCLEAR} Nothing was charged."
@@ -468,3 +541,47 @@ def test_a_payment_that_cannot_be_looked_up_is_not_made_again(scripted: Callable
     visit.shows("Do not pay again, and contact the shop")
     expect(visit.page.locator("#reference code")).to_have_text("not-found")
     expect(visit.page.get_by_role("button")).to_have_count(0)
+
+
+HELD = {"available_to_capture": 1050, "available_to_void": 1050}
+AUTHORIZED = payment(201, "AUTHORIZED", **HELD)
+
+
+def test_an_action_has_one_key_until_its_result_is_known(scripted: Callable[..., Visit]) -> None:
+    """It is sent again as a payment is, also after a 202. After seven answers it can still be tried again."""
+    statuses = (409, 429, 503, 502, 504, 500)
+    again = [problem(status, f"answer-{status}", UNCLEAR) for status in statuses]
+    pending, holding_all = action(202, "PENDING"), payment(200, "AUTHORIZED")
+    visit = scripted(AUTHORIZED, *again, pending, holding_all, pending, MADE, payment(200, "CAPTURED"))
+    visit.pay()
+    ship = visit.page.get_by_role("button", name="Ship and capture")
+    ship.click()
+    for status in statuses:
+        expect(visit.page.locator("#reference code")).to_have_text(f"answer-{status}")
+        visit.shows(f"We ask again in {LATER_S} s. Nothing is done twice.")
+        expect(ship).to_be_disabled()
+        visit.page.clock.run_for(LATER_S * 1000)
+    visit.shows("We do not know the result yet. Please try again")
+    ship.click()
+    visit.shows("We ask again in 1 s.")
+    visit.page.clock.run_for(1000)
+    visit.shows("The order is shipped")
+    assert len(visit.keys) == 10
+    assert len(set(visit.keys[1:])) == 1
+    assert set(visit.bodies[1:]) == {"{}"}
+
+
+def test_a_conflict_that_does_not_say_when_is_final(scripted: Callable[..., Visit]) -> None:
+    """No money was moved with the key, not even if an earlier answer was lost, so the next action has another one."""
+    conflict = problem(409, "conflict", retry_after_s=None)
+    visit = scripted(AUTHORIZED, hang_up, conflict, payment(200, "AUTHORIZED", **HELD), MADE, payment(200, "CAPTURED"))
+    visit.pay()
+    ship = visit.page.get_by_role("button", name="Ship and capture")
+    ship.click()
+    visit.shows("We ask again in 1 s.")
+    visit.page.clock.run_for(1000)
+    visit.shows("This is not possible now. No money was moved.")
+    ship.click()
+    visit.shows("The order is shipped")
+    assert len(visit.keys) == 4
+    assert visit.keys[1] == visit.keys[2] != visit.keys[3]
