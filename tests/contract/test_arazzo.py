@@ -52,8 +52,8 @@ def criteria(document: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def test_the_workflows_are_the_ones_that_qa_follows() -> None:
-    """They pay, look the payment up, replay it, send an invalid field and ask for an unknown id."""
-    assert WORKFLOWS == ["pay", "look_up", "replay", "refused_field", "unknown_id"]
+    """They pay, look the payment up, replay it, capture and refund, send an invalid field and ask for an unknown id."""
+    assert WORKFLOWS == ["pay", "look_up", "replay", "capture_and_refund", "refused_field", "unknown_id"]
     assert DOCUMENT["arazzo"].startswith("1.0.")
 
 
