@@ -61,8 +61,13 @@ def split(response: str) -> tuple[str, set[str], dict[str, Any]]:
     return status, {header.partition(":")[0].lower() for header in headers}, json.loads(body)
 
 
+def bodies(ran: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    """Return the bodies that several curls show one after the other."""
+    return [json.loads(line) for line in ran.stdout.replace("}{", "}\n{").splitlines()]
+
+
 def test_readme_shows_the_real_answer(gateway: Gateway) -> None:
-    """The first curl of README.md gets the response shown, with another id and time; the second finds the payment."""
+    """The first curl gets the response shown, with another id and time; the others find, capture and refund it."""
     paying, finding = (block for block in blocks(README, "sh") if block.startswith("curl"))
     status, headers, payment = split(run_shell(paying, gateway.api).stdout)
     shown_status, shown_headers, shown = split(blocks(README, "http")[0])
@@ -72,6 +77,14 @@ def test_readme_shows_the_real_answer(gateway: Gateway) -> None:
     assert payment == {**shown, **{name: payment[name] for name in own}}
     found = run_shell(finding.replace(shown["id"], payment["id"]), gateway.api)
     assert json.loads(found.stdout) == payment
+    acting = next(block for block in blocks(README, "sh") if block.startswith("payment="))
+    capture, refund, listed = bodies(run_shell(acting.replace(shown["id"], payment["id"]), gateway.api))
+    assert [action["type"] for action in listed["data"]] == ["AUTHORIZATION", "CAPTURE", "REFUND"]
+    assert listed["data"][1:] == [capture, refund]
+    assert [(action["status"], action["amount"]) for action in (capture, refund)] == [
+        ("APPROVED", 800),
+        ("APPROVED", 300),
+    ]
 
 
 def test_the_curls_for_merchants_are_answered(merchants_gateway: Gateway) -> None:
@@ -89,10 +102,7 @@ def test_the_curls_for_merchants_are_answered(merchants_gateway: Gateway) -> Non
 def test_the_life_of_a_payment_for_merchants_is_lived(merchants_gateway: Gateway) -> None:
     """Each of its requests is answered as the text says, and the payment is found by its reference."""
     living = next(block for block in blocks(MERCHANTS, "sh") if block.startswith("payment_id="))
-    answers = [
-        json.loads(line) for line in run_shell(living, merchants_gateway.api).stdout.replace("}{", "}\n{").splitlines()
-    ]
-    *actions, listed = answers
+    *actions, listed = bodies(run_shell(living, merchants_gateway.api))
     assert [(action["type"], action["status"], action["amount"]) for action in actions] == [
         ("CAPTURE", "APPROVED", 400),
         ("CAPTURE", "APPROVED", 500),
