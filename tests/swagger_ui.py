@@ -26,7 +26,7 @@ class Ui:
 
     def open(self, operation: str) -> Locator:
         """Open an operation, and return its part of the page."""
-        block = self.page.locator(f"#operations-payments-{operation}")
+        block = self.page.locator(f".opblock[id$='-{operation}']")
         block.locator(".opblock-summary-control").click()
         return block
 

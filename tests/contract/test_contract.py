@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -115,6 +116,23 @@ def test_every_named_example_has_the_result_it_is_named_for(gateway: Gateway, na
     value = served["components"]["examples"][examples[name]["$ref"].rpartition("/")[2]]["value"]
     answer = requests.post(f"{gateway.api}/payments", json=value, timeout=10)
     assert (answer.status_code, answer.json()["status"]) == (201, name.upper())
+
+
+def test_the_examples_of_actions_fit_the_example_of_a_payment(gateway: Gateway) -> None:
+    """Each capture and void of a new payment is approved, the last capture after a part, and each refund afterwards."""
+    captures, voids, refunds = (
+        [(path, EXAMPLES[example["$ref"].rpartition("/")[2]]["value"]) for example in body["examples"].values()]
+        for path in ("captures", "voids", "refunds")
+        for body in FILE["paths"][f"/payments/{{payment_id}}/{path}"]["post"]["requestBody"]["content"].values()
+    )
+    part, last = (("captures", EXAMPLES[name]["value"]) for name in ("CapturePart", "CaptureLast"))
+    lives = [[void] for void in voids] + [[part, last, refund] for refund in refunds]
+    lives += [list(life) for life in itertools.product(captures, refunds)]
+    for life in lives:
+        made = gateway.session.post(f"{gateway.api}/payments", json=EXAMPLES["Authorized"]["value"])
+        for path, body in life:
+            answer = gateway.session.post(f"{gateway.root}{made.headers['Location']}/{path}", json=body)
+            assert (answer.status_code, answer.json()["status"]) == (201, "APPROVED"), life
 
 
 def test_a_gateway_with_a_real_bank_serves_nothing_about_the_simulator() -> None:

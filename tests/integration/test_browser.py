@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from tests import chromium, tools
 from tests.support import Gateway, valid_payment, wait_until
@@ -158,11 +158,24 @@ def test_all_text_of_the_ui_has_enough_contrast(
     assert ui.faint() == []
 
 
-def test_the_ui_fits_a_phone(new_page: Callable[..., Page], gateway: Gateway) -> None:
-    """On 390 pixels, nothing has to be scrolled sideways to read and try both operations; nothing is scaled down."""
+def test_a_payment_lives_its_life_on_a_phone(new_page: Callable[..., Page], gateway: Gateway) -> None:
+    """Its id and the examples as they are suffice, and nothing has to be scrolled sideways or is scaled down."""
     ui = Ui(new_page(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True), gateway)
-    ui.open("get_payment")
-    ui.execute(ui.open("create_payment"), "201")
+    made = re.search(r'"id": "([0-9a-f-]{36})"', ui.execute(ui.open("create_payment"), "201"))
+    assert made is not None
+
+    def opened(operation: str) -> Locator:
+        block = ui.open(operation)
+        block.get_by_placeholder("payment_id").fill(made[1])
+        return block
+
+    for operation, examples in (("capture_payment", {"part": 400, "last": 600}), ("refund_payment", {"part": 400})):
+        block = opened(operation)
+        for example, amount in examples.items():
+            block.locator(".examples-select-element").first.select_option(example)
+            assert '"status": "APPROVED"' in ui.execute(block, f'"amount": {amount},')
+    assert '"type": "REFUND"' in ui.execute(opened("list_actions"), "200")
+    assert ui.errors == []
     assert ui.page.evaluate("[innerWidth, document.documentElement.scrollWidth, visualViewport.scale]") == [390, 390, 1]
 
 
