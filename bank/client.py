@@ -13,7 +13,7 @@ import copy
 import json
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -160,8 +160,8 @@ class AcquiringBank(Bank):
             cert=self._cert,
         )
 
-    async def _call(self, seconds: float, call: Callable[[], R]) -> R:
-        return await waiting.run(lambda: self._guarded(seconds, call))
+    def _call(self, seconds: float, call: Callable[[], R]) -> Awaitable[R]:
+        return waiting.run(lambda: self._guarded(seconds, call))
 
     def _guarded(self, seconds: float, call: Callable[[], R]) -> R:
         """Make a call within `seconds`; turn every exception into a `BankError` without the original's text."""

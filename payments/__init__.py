@@ -102,7 +102,8 @@ async def pay(merchant: str, values: dict[str, Any], key: str | None = None) -> 
     attempt = _Attempt(payment.id, claimed, keeps_id=idempotency_key is not None, is_sale=is_sale)
     charged = await _charge(attempt, request)
     _report(charged)
-    return await _completed(Paid(charged, is_sale=is_sale))
+    paid = Paid(charged, is_sale=is_sale)
+    return await _completed(paid) if is_sale else paid
 
 
 async def find(merchant: str, payment_id: UUID) -> Payment | None:

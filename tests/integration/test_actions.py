@@ -164,7 +164,10 @@ def test_a_sale_is_captured_at_once(gateway: Gateway) -> None:
     doubt = gateway.session.post(f"{gateway.api}/payments", json=sent, headers=key, timeout=60)
     assert (doubt.status_code, doubt.json()["status"]) == (202, "AUTHORIZED")
     again = gateway.session.post(f"{gateway.api}/payments", json=sent, headers=key, timeout=60)
-    assert (again.json()["id"], "Idempotent-Replayed" in again.headers) == (doubt.json()["id"], again.status_code == 201)
+    assert (again.json()["id"], "Idempotent-Replayed" in again.headers) == (
+        doubt.json()["id"],
+        again.status_code == 201,
+    )
     wait_until(lambda: status(gateway, doubt.json()["id"]) == "CAPTURED", 30)
     refused = gateway.pay(amount=simulating.REFUSED, capture=True)
     assert (refused.status_code, refused.json()["status"]) == (201, "AUTHORIZED")
