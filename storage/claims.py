@@ -15,8 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from storage import banks
 from storage.banks import BankMove
 from storage.clock import now
-from storage.records import RELEASED, Claimed, IdempotencyKey, Payment, Status, StoreUnavailable, fields_of
-from storage.tables import actions, bank_moves, is_pending, is_released, payment_columns, payment_of, payments
+from storage.records import RELEASED, Claimed, IdempotencyKey, Payment, Status, StoreUnavailable
+from storage.tables import BALANCES, actions, bank_moves, is_pending, is_released, payment_columns, payment_of, payments
 
 # How often a claim whose key was used before is tried while other requests change the key's payments.
 TRIES: Final = 5
@@ -28,7 +28,9 @@ _insert = sa.insert(payments).values(_times).inline()
 _is_of_action = sa.and_(
     actions.c.merchant == sa.bindparam("merchant"), actions.c.idempotency_key == sa.bindparam("idempotency_key")
 )
-_given = [payments.c[name] for name in (*Payment.__dataclass_fields__, "attempt", "idempotency_key")]
+# A new payment has no balances yet; the database gives these columns their 0.
+_fields = [name for name in Payment.__dataclass_fields__ if name not in {*BALANCES, "updated_at", "erased_at"}]
+_given = [payments.c[name] for name in (*_fields, "attempt", "idempotency_key")]
 _given += _key_columns
 # It inserts nothing if the key belongs to an action.
 _insert_with_key = (
@@ -51,7 +53,8 @@ def claim(
     transaction: _Transaction, payment: Payment, key: IdempotencyKey | None, request_s: float
 ) -> Payment | Claimed:
     """Claim a payment, as `store.claim` says. Each try is a transaction."""
-    row = {**fields_of(payment), "request_s": request_s, "attempt": payment.id, "key_use": 1}
+    row = {name: getattr(payment, name) for name in _fields}
+    row |= {"request_s": request_s, "attempt": payment.id, "key_use": 1}
     insert = _insert
     if key is not None:
         insert = _insert_with_key

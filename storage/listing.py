@@ -38,6 +38,8 @@ def page(connection: sa.Connection, wanted: Wanted) -> Page:
     lowest = (wanted.created_from, _FIRST_ID) if wanted.created_from else _FIRST
     before = min(wanted.after or _LAST, (wanted.created_to, _FIRST_ID) if wanted.created_to else _LAST)
     before_place = sa.and_(sa.tuple_(*order) < bound(before), is_shown)
+    if wanted.reference is not None:  # the index of references has no other rows
+        before_place = sa.and_(before_place, payments.c.reference.is_not(None))
     rows = sa.and_(before_place, sa.tuple_(*order) >= bound(lowest))
     last_looked_at: Position | None = None
     if wanted.state is not None:

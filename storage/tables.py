@@ -77,7 +77,7 @@ payments = sa.Table(
     sa.Column("response_code", sa.String(5), nullable=False, default=""),
     sa.Column("updated_at", Utc),
     sa.Column("erased_at", Utc),
-    *(sa.Column(name, sa.BigInteger, nullable=False, default=0) for name in BALANCES),
+    *(sa.Column(name, sa.BigInteger, nullable=False, server_default="0") for name in BALANCES),
     sa.CheckConstraint(
         "captured >= 0 AND voided >= 0 AND held >= 0 AND captured + voided + held <= amount", name="payments_captured"
     ),
@@ -103,9 +103,17 @@ sa.Index(
 )
 # Literals, so that both databases see that the indexes hold what is asked for.
 is_shown = sa.text("status != 'RELEASED' AND erased_at IS NULL")
-for _name, _columns in (("payments_of_merchant", ()), ("payments_of_reference", ("reference",))):
-    _listed = [payments.c[_column] for _column in ("merchant", *_columns, "created_at", "id")]
-    sa.Index(_name, *_listed, postgresql_where=is_shown, sqlite_where=is_shown)
+_place = payments.c.created_at, payments.c.id
+sa.Index("payments_of_merchant", payments.c.merchant, *_place, postgresql_where=is_shown, sqlite_where=is_shown)
+_has_reference = sa.text("reference IS NOT NULL AND status != 'RELEASED' AND erased_at IS NULL")
+sa.Index(
+    "payments_of_reference",
+    payments.c.merchant,
+    payments.c.reference,
+    *_place,
+    postgresql_where=_has_reference,
+    sqlite_where=_has_reference,
+)
 _is_kept = payments.c.erased_at.is_(None)
 sa.Index("payments_to_erase", payments.c.created_at, postgresql_where=_is_kept, sqlite_where=_is_kept)
 

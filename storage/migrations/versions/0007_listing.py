@@ -12,6 +12,7 @@ revision = "0007"
 down_revision = "0006"
 
 _SHOWN = sa.text("status != 'RELEASED' AND erased_at IS NULL")
+_SHOWN_WITH_REFERENCE = sa.text("reference IS NOT NULL AND status != 'RELEASED' AND erased_at IS NULL")
 
 
 def upgrade() -> None:
@@ -23,8 +24,8 @@ def upgrade() -> None:
         sa.Column("updated_at", Utc),
     ):
         op.add_column("payments", column)
-    for name, columns in (
-        ("payments_of_merchant", ["merchant", "created_at", "id"]),
-        ("payments_of_reference", ["merchant", "reference", "created_at", "id"]),
+    for name, columns, rows in (
+        ("payments_of_merchant", ["merchant", "created_at", "id"], _SHOWN),
+        ("payments_of_reference", ["merchant", "reference", "created_at", "id"], _SHOWN_WITH_REFERENCE),
     ):
-        op.create_index(name, "payments", columns, postgresql_where=_SHOWN, sqlite_where=_SHOWN)
+        op.create_index(name, "payments", columns, postgresql_where=rows, sqlite_where=rows)
