@@ -25,7 +25,7 @@ import limits
 from dotenv.parser import Binding, parse_stream
 
 # The version of the gateway, which CHANGELOG.md describes (CONTRIBUTING.md says how a new one is made).
-VERSION: Final = "0.10.0"
+VERSION: Final = "1.0.0"
 
 # The value of STORE_URL and RATE_LIMIT_STORE for one process's memory, which is lost when the process stops.
 MEMORY: Final = "memory:"
