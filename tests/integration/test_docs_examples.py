@@ -279,13 +279,24 @@ def operator_commands() -> list[str]:
     return [line for line in lines if line.startswith(("gateway ", "curl "))]
 
 
+@pytest.mark.timeout(300)
 def test_the_operators_commands_work(tmp_path: Path) -> None:
     """Each command in docs/operations.md succeeds in its order there, with the ids of an existing payment and key."""
     settings = {"STORE_URL": f"sqlite:///{tmp_path / 'payments.db'}", "FINGERPRINT_KEY": "0f" * 32}
     kinds = set()
     key_id = ""
-    # A bank that never answers leaves the payment unresolved until the command settles it.
-    with scripted_bank(hang_up) as bank, Gateway(cwd=tmp_path, settings=settings, BANK_URL=bank.url) as gateway:
+
+    def script(connection: socket.socket) -> None:
+        """Answer nothing to payments, which leaves one unresolved until the command settles it; approve actions."""
+        head, _, body = bank.current.request.partition(b"\r\n\r\n")
+        if head.startswith(b"GET /capabilities "):
+            reply(200, b'{"actions": ["captures", "voids", "refunds"]}')(connection)
+        elif head.startswith(b"POST /payments/"):
+            reply(200, json.dumps({"action_id": json.loads(body)["action_id"], "approved": True}).encode())(connection)
+        else:
+            hang_up(connection)
+
+    with scripted_bank(script) as bank, Gateway(cwd=tmp_path, settings=settings, BANK_URL=bank.url) as gateway:
         settings["BANK_URL"] = bank.url
         payment_id = gateway.pay().json()["id"]
         statement = f"payment_id,amount,currency,outcome\n{payment_id},1050,GBP,authorized\n"
@@ -329,6 +340,9 @@ def test_the_operators_commands_work(tmp_path: Path) -> None:
         "pending",
         "show",
         "settle",
+        "capture",
+        "void",
+        "refund",
         "erase",
         "history",
         "payments",
