@@ -19,6 +19,7 @@ from tests.support import ROOT, Gateway
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SCHEMATHESIS = SCRIPTS / "schemathesis"
+HOOKS = Path(__file__).parent / "fuzz_coverage.py"
 SHARING = Path(__file__).parent / "sharing.py"
 QA = (ROOT / "docs" / "qa.md").read_text()
 
@@ -129,7 +130,7 @@ def _run(command: Sequence[str | Path], folder: Path, **variables: str) -> "subp
     return subprocess.run(
         command,
         cwd=folder,
-        env={**environment, **variables},
+        env={**environment, "SCHEMATHESIS_HOOKS": str(HOOKS), **variables},
         capture_output=True,
         text=True,
         check=False,
