@@ -37,7 +37,7 @@ URL ?= http://127.0.0.1:8000
 CASES ?= 1000
 REPORTS ?= build/fuzz
 fuzz: $(DEV)/installed
-	SCHEMATHESIS_HOOKS=tests/contract/fuzz_coverage.py \
+	PYTHONPATH=. SCHEMATHESIS_HOOKS=tests/contract/fuzz_coverage.py \
 	  $(DEV)/bin/schemathesis run $(URL)/api/v1/openapi.json --max-examples $(CASES) \
 	  --report-junit-path $(REPORTS)/junit.xml --report-har-path $(REPORTS)/requests.har \
 	  --coverage-report-html-path $(REPORTS)/coverage.html \

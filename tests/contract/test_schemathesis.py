@@ -19,7 +19,7 @@ from tests.support import ROOT, Gateway
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SCHEMATHESIS = SCRIPTS / "schemathesis"
-HOOKS = Path(__file__).parent / "fuzz_coverage.py"
+HOOKS = Path(__file__).parent / "fuzz_names.py"
 SHARING = Path(__file__).parent / "sharing.py"
 QA = (ROOT / "docs" / "qa.md").read_text()
 
