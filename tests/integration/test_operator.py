@@ -188,9 +188,9 @@ def test_payments_are_listed_with_filters(database_url: str) -> None:
     assert "\x1b" not in on_a_terminal(database_url, "payments", "--limit", "1", "--json")
 
     shown = command(database_url, "show", declined).stdout.splitlines()
-    assert [line.split()[0] for line in shown[:11]] == [*table[0].split()[:8], "code", "bank", "erased_at"]
+    assert [line.split()[0] for line in shown[:14]] == [*table[0].split()[:12], "bank", "erased_at"]
     assert ("status", "DECLINED") in [tuple(line.split()) for line in shown]
-    assert shown[-1].split()[1:4] == ["gateway", "PENDING", "DECLINED"]
+    assert shown[-1].split()[1:5] == ["-", "gateway", "PENDING", "DECLINED"]
     as_json = json.loads(command(database_url, "show", declined, "--json").stdout)
     assert (as_json["id"], as_json["merchant"], as_json["card_last4"]) == (declined, "default", "8878")
     assert [change["to"] for change in as_json["history"]] == ["DECLINED"]

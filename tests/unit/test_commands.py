@@ -58,14 +58,14 @@ def test_a_note_that_can_not_be_kept_is_refused(note: str, reason: str, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["4242424242424242"], "COMMAND: not one of its values; allowed: payments, pending, show, history, settle, "),
+        (["4242424242424242"], "COMMAND: not one of its values; allowed: payments, pending, show, history, capture, "),
         (
             ["payments", "--status", "4242424242424242"],
             "--status: not one of its values; allowed: AUTHORIZED, DECLINED, ",
         ),
         (
             ["settle", UNKNOWN_ID, "perhaps", "--note", "x"],
-            "OUTCOME: not one of its values; allowed: authorized, declined\n",
+            "OUTCOME: not one of its values; allowed: authorized, approved, declined\n",
         ),
         (
             ["keys", "make"],
