@@ -323,8 +323,13 @@ class Memory:
     def _keep(self, row: _Row) -> None:
         payment = row.payment
         self._rows[payment.id] = self._pending[payment.id] = row
+        place = payment.created_at, payment.id
         for reference in {None, payment.reference}:
-            insort(self._places.setdefault((payment.merchant, reference), []), (payment.created_at, payment.id))
+            places = self._places.setdefault((payment.merchant, reference), [])
+            if places and place < places[-1]:
+                insort(places, place)
+            else:
+                places.append(place)
 
     def _remove_place(self, payment: Payment) -> None:
         for reference in {None, payment.reference}:
