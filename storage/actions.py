@@ -15,8 +15,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from storage import claims
-from storage.banks import names_of_bank
+from storage import look_ups
 from storage.clock import now
 from storage.database import available
 from storage.records import (
@@ -158,30 +157,12 @@ class SqlActions:
 
     @available()
     def claimed_s_ago(self, action_id: UUID) -> float:
-        with self._engine.connect() as connection:
-            query = sa.select(now(), actions.c.claimed_at).where(actions.c.id == action_id)
-            is_now, claimed_at = connection.execute(query).one()
-        return float((is_now - claimed_at).total_seconds())
+        return look_ups.claimed_s_ago(self._engine, actions, action_id)
 
     @available()
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Action]:
-        due = sa.select(actions.c.id, actions.c.look_ups).where(is_pending_action, actions.c.look_up_at <= now())
-        with self._engine.connect() as connection:
-            if bank is not None:
-                due = due.where(actions.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
-            candidates = connection.execute(
-                due.order_by(actions.c.look_ups > 0, actions.c.look_up_at).limit(limit)
-            ).all()
-        taken = []
-        for action_id, look_ups in candidates:
-            values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
-            unchanged = sa.and_(actions.c.id == action_id, is_pending_action, actions.c.look_ups == look_ups)
-            with self._engine.begin() as connection:
-                take = sa.update(actions).where(unchanged).values(values).returning(*action_columns)
-                row = connection.execute(take).one_or_none()
-            if row is not None:  # else another process took it
-                taken.append(action_of(row))
-        return taken
+        rows = look_ups.take_due(self._engine, action_columns, limit, interval_s, bank)
+        return [action_of(row) for row in rows]
 
     @available()
     def list_unresolved(self) -> list[Action]:

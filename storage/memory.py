@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from storage import memory_look_ups
 from storage.banks import BankMove, is_same_bank, names_of_bank
 from storage.memory_actions import MemoryActions
 from storage.records import (
@@ -183,16 +184,9 @@ class Memory:
         return datetime.now(UTC)
 
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
-        now = datetime.now(UTC)
-        due = [row for row in self._pending.values() if row.look_up_at <= now]
-        if bank is not None:
-            names = names_of_bank(bank, self._bank_moves)
-            due = [row for row in due if row.payment.bank in names]
-        due = sorted(due, key=lambda row: (row.look_ups > 0, row.look_up_at))[:limit]
-        for row in due:
-            row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
-            row.look_ups += 1
-        return [row.payment for row in due]
+        names = None if bank is None else names_of_bank(bank, self._bank_moves)
+        rows = (row for row in self._pending.values() if names is None or row.payment.bank in names)
+        return [row.payment for row in memory_look_ups.take_due(rows, limit, interval_s)]
 
     def list_unresolved(self) -> list[Payment]:
         now = datetime.now(UTC)

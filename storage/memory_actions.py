@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from storage import memory_look_ups
 from storage.records import (
     Action,
     ActionKey,
@@ -154,16 +155,9 @@ class MemoryActions:
         return (datetime.now(UTC) - self._rows[action_id].claimed_at).total_seconds()
 
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Action]:
-        now = datetime.now(UTC)
-        due = [row for row in self._pending.values() if row.look_up_at <= now]
-        if bank is not None:
-            names = self._payments.names_of_bank(bank)
-            due = [row for row in due if row.action.bank in names]
-        due = sorted(due, key=lambda row: (row.look_ups > 0, row.look_up_at))[:limit]
-        for row in due:
-            row.look_up_at = now + timedelta(seconds=interval_s(row.look_ups))
-            row.look_ups += 1
-        return [row.action for row in due]
+        names = None if bank is None else self._payments.names_of_bank(bank)
+        rows = (row for row in self._pending.values() if names is None or row.action.bank in names)
+        return [row.action for row in memory_look_ups.take_due(rows, limit, interval_s)]
 
     def list_unresolved(self) -> list[Action]:
         now = datetime.now(UTC)

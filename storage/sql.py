@@ -17,7 +17,7 @@ from uuid import UUID
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from storage import claims, database, erasure, listing
+from storage import claims, database, erasure, listing, look_ups
 from storage.actions import SqlActions, is_unresolved_action
 from storage.banks import BankMove, names_of_bank
 from storage.clock import now
@@ -182,10 +182,7 @@ class Sql:
 
     @available()
     def claimed_s_ago(self, payment_id: UUID) -> float:
-        with self._engine.connect() as connection:
-            query = sa.select(now(), payments.c.claimed_at).where(payments.c.id == payment_id)
-            is_now, claimed_at = connection.execute(query).one()
-        return float((is_now - claimed_at).total_seconds())
+        return look_ups.claimed_s_ago(self._engine, payments, payment_id)
 
     @available()
     def clock(self) -> datetime:
@@ -194,25 +191,8 @@ class Sql:
 
     @available()
     def take_due(self, limit: int, interval_s: Callable[[int], float], bank: str | None = None) -> list[Payment]:
-        due = sa.select(payments.c.id, payments.c.look_ups).where(is_pending, payments.c.look_up_at <= now())
-        with self._engine.connect() as connection:
-            if bank is not None:
-                due = due.where(payments.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
-            due = due.order_by(payments.c.look_up_at)
-            candidates = list(connection.execute(due.where(payments.c.look_ups == 0).limit(limit)))
-            if len(candidates) < limit:
-                further = due.where(payments.c.look_ups > 0).limit(limit - len(candidates))
-                candidates += connection.execute(further)
-        taken = []
-        for payment_id, look_ups in candidates:
-            values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
-            unchanged = sa.and_(payments.c.id == payment_id, is_pending, payments.c.look_ups == look_ups)
-            with self._engine.begin() as connection:
-                take = sa.update(payments).where(unchanged).values(values).returning(*payment_columns)
-                row = connection.execute(take).one_or_none()
-            if row is not None:  # else another process took it
-                taken.append(payment_of(row))
-        return taken
+        rows = look_ups.take_due(self._engine, payment_columns, limit, interval_s, bank)
+        return [payment_of(row) for row in rows]
 
     @available()
     def list_unresolved(self) -> list[Payment]:

@@ -1,0 +1,58 @@
+"""Which records of a database are due for a look-up, how each is taken by one process, and when it was claimed.
+
+Payments and actions have the same columns for this: id, claimed_at, look_up_at and look_ups.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from storage import claims
+from storage.banks import names_of_bank
+from storage.clock import now
+from storage.records import Status
+
+
+def claimed_s_ago(engine: sa.Engine, table: sa.Table, record_id: UUID) -> float:
+    """Return how many seconds ago a record was claimed for the last time, by the database's clock."""
+    with engine.connect() as connection:
+        query = sa.select(now(), table.c.claimed_at).where(table.c.id == record_id)
+        is_now, claimed_at = connection.execute(query).one()
+    return float((is_now - claimed_at).total_seconds())
+
+
+def take_due(
+    engine: sa.Engine,
+    columns: Sequence[sa.Column[Any]],
+    limit: int,
+    interval_s: Callable[[int], float],
+    bank: str | None,
+) -> list[sa.Row[Any]]:
+    """Return the rows of PENDING records that are due, those that were never looked up first; as `store.take_due`.
+
+    columns: of the table, in the order in which they are returned
+    """
+    table = columns[0].table
+    assert isinstance(table, sa.Table)
+    is_pending = table.c.status == Status.PENDING  # of an action, too
+    due = sa.select(table.c.id, table.c.look_ups).where(is_pending, table.c.look_up_at <= now())
+    with engine.connect() as connection:
+        if bank is not None:
+            due = due.where(table.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
+        due = due.order_by(table.c.look_up_at)
+        candidates = list(connection.execute(due.where(table.c.look_ups == 0).limit(limit)))
+        if len(candidates) < limit:
+            further = due.where(table.c.look_ups > 0).limit(limit - len(candidates))
+            candidates += connection.execute(further)
+    taken = []
+    for record_id, look_ups in candidates:
+        values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
+        unchanged = sa.and_(table.c.id == record_id, is_pending, table.c.look_ups == look_ups)
+        with engine.begin() as connection:
+            take = sa.update(table).where(unchanged).values(values).returning(*columns)
+            row = connection.execute(take).one_or_none()
+        if row is not None:  # else another process took it
+            taken.append(row)
+    return taken
