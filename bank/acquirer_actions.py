@@ -12,7 +12,8 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
 from uuid import UUID
 
 import requests
@@ -76,7 +77,7 @@ class AcquirerActions:
         url = f"{self._url}/payments/{request.payment_id}/{NAMES[request.type]}"
         post = requests.Request("POST", url, headers, data=json.dumps(sent)).prepare()
         with self._send(post) as response:
-            reply = replies.decision(response, lambda reply: _check_action_id(reply, action_id))
+            reply = replies.decision(response, partial(replies.check_id, what="action", wanted=action_id))
         if not isinstance(reply, dict) or "action_id" not in reply or not isinstance(reply.get("approved"), bool):
             raise NoAnswer("the bank's reply is not readable")
         return ActionResult(reply["approved"], APPROVED if reply["approved"] else DO_NOT_HONOUR)
@@ -88,7 +89,7 @@ class AcquirerActions:
             reply = replies.information(response)
         if not isinstance(reply, dict) or "action_id" not in reply:
             raise NoLookUp("this bank offers no look-up of actions")
-        _check_action_id(reply, str(action_id))
+        replies.check_id(reply, "action", str(action_id))
         match reply.get("status"):
             case "approved":
                 return ActionLookUp(approved=True, response_code=APPROVED)
@@ -116,9 +117,3 @@ def _retrieve(asking: "asyncio.Task[frozenset[ActionType]]") -> None:
     """Mark the exception as retrieved: the callers may be gone."""
     if not asking.cancelled():
         asking.exception()
-
-
-def _check_action_id(reply: Any, action_id: str) -> None:
-    """Raise `NoAnswer` if the reply names another action, as `replies.check_payment_id` does for payments."""
-    if isinstance(reply, dict) and reply.get("action_id", action_id) != action_id:
-        raise NoAnswer("the bank's reply names another action")

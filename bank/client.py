@@ -135,7 +135,7 @@ class AcquiringBank(Bank):
         post.headers = {**HEADERS, **content, **identity}  # type: ignore[assignment]
         post.body = body
         with self._send(post) as response:
-            reply = replies.decision(response, partial(replies.check_payment_id, payment_id=payment_id))
+            reply = replies.decision(response, partial(replies.check_id, what="payment", wanted=payment_id))
         return _authorization(reply, request.card_number)
 
     def _look_up(self, payment_id: UUID) -> LookUp:
@@ -143,7 +143,7 @@ class AcquiringBank(Bank):
             reply = replies.information(response)
         if not isinstance(reply, dict) or "payment_id" not in reply:
             raise NoLookUp("this bank offers no look-up")
-        replies.check_payment_id(reply, str(payment_id))
+        replies.check_id(reply, "payment", str(payment_id))
         known: dict[object, bool | None] = {"authorized": True, "declined": False, "unknown": None}
         if reply.get("status") not in known:
             raise NoAnswer("the bank's reply is not readable")

@@ -47,13 +47,15 @@ def information(response: requests.Response) -> Any:
     return _json(_read(response)) if status == 200 else None
 
 
-def check_payment_id(reply: Any, payment_id: str) -> None:
-    """Raise `NoAnswer` if the reply names another payment: HTTP/1.1 does not say to which request a reply belongs.
+def check_id(reply: Any, what: str, wanted: str) -> None:
+    """Raise `NoAnswer` if the reply has the id of another one: HTTP/1.1 does not say to which request a reply belongs.
 
-    The name is optional, because the acquirer's protocol does not have it.
+    The id is optional, because the acquirer's protocol does not have it.
+
+    what: payment or action
     """
-    if isinstance(reply, dict) and reply.get("payment_id", payment_id) != payment_id:
-        raise NoAnswer("the bank's reply names another payment")
+    if isinstance(reply, dict) and reply.get(f"{what}_id", wanted) != wanted:
+        raise NoAnswer(f"the bank's reply names another {what}")
 
 
 def code_of(reply: dict[str, Any]) -> str:
