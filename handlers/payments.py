@@ -130,14 +130,14 @@ def _paid(paid: Paid, route: str) -> Response:
     payment = paid.payment
     _note(payment.id, payment.state())
     status = 202 if paid.is_in_doubt() else 201
-    return _answer(shown.payment(payment), status, f"{route}/{payment.id}", replayed=paid.replayed and status == 201)
+    return _answer(shown.payment(payment), status, f"{route}/{payment.id}", replayed=paid.replayed)
 
 
 def _acted(acted: Acted, path: str) -> Response:
     action: Action = acted.action
     _note(action.payment_id, action.status)
     status = 202 if action.status is ActionStatus.PENDING else 201
-    return _answer(shown.action(action), status, path, replayed=acted.replayed and status == 201)
+    return _answer(shown.action(action), status, path, replayed=acted.replayed)
 
 
 def _note(payment_id: UUID, outcome: str) -> None:
@@ -150,6 +150,6 @@ def _answer(content: dict[str, Any], status: int, location: str = "", *, replaye
     headers = {}
     if location:
         headers["Location"] = location
-    if replayed:
+    if replayed and status == 201:  # in doubt, there is nothing yet to be repeated
         headers["Idempotent-Replayed"] = "true"
     return Response(json.dumps(content), status, headers, "application/json")
