@@ -18,8 +18,9 @@ from uuid import UUID
 import sqlalchemy as sa
 
 import store
-from store import Payment, State, Status, Wanted
+from store import State, Status, Wanted
 from tests import postgres
+from tests.support import pending_payment
 
 SIZES: Final = (1_000, 1_000_000)
 PAGES: Final = 300
@@ -83,17 +84,7 @@ def queries(count: int) -> dict[str, Callable[[], Wanted]]:
 async def measure(url: str, count: int) -> dict[str, tuple[float, float]]:
     """Return the median time of a page and the CPU time of this process for one, in microseconds, by query."""
     store.configure(url, fingerprint_key=bytes(32))
-    first = Payment(
-        id=UUID(int=1),
-        merchant="acme",
-        status=Status.PENDING,
-        card_last4="8877",
-        expiry_month=12,
-        expiry_year=2099,
-        currency="GBP",
-        amount=1050,
-        created_at=START,
-    )
+    first = pending_payment(created_at=START)
     await store.claim(first, None, 10)
     await store.settle(first.id, Status.AUTHORIZED, "bench")
     fill(url, first.id, count - 1)
