@@ -14,6 +14,7 @@ import bank
 import payments
 import store
 from bank import simulator as simulating
+from bank.ledger import UNKNOWN
 from bank.simulator import Simulator
 from payments import actions, resolver, states
 from payments.idempotency import KeyInUse, KeyReused
@@ -181,7 +182,9 @@ class Merchant:
         return {str(action.id) for record in await agreeing.read(self._name) for action in record.actions}
 
     def actions_there(self) -> set[str]:
-        return {action_id for entry in self.ledger().values() for action_id in entry["actions"]}
+        """Return the actions that the bank has decided about, without those that never reached it."""
+        actions = (action for entry in self.ledger().values() for action in entry["actions"].items())
+        return {action_id for action_id, action in actions if action["outcome"] != UNKNOWN}
 
     def ledger(self) -> Ledger:
         """Return what the bank has of this life's payments."""
