@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from storage.group_commit import GroupCommit
+from storage.batching import GroupCommit
 from storage.memory import Memory
 from storage.records import StoreUnavailable, fields_of
 from telemetry import logs

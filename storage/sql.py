@@ -20,9 +20,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage import claims, database, erasure, listing, look_ups
 from storage.actions import SqlActions, is_unresolved_action
 from storage.banks import BankMove, names_of_bank
+from storage.batching import Outcome
 from storage.clock import now
 from storage.database import available
-from storage.group_commit import Outcome
 from storage.records import (
     ApiKey,
     Change,

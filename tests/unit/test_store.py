@@ -29,7 +29,7 @@ import store
 from config import ConfigError
 from payments import idempotency
 from storage import retries, tables
-from storage.group_commit import GroupCommit, Outcome
+from storage.batching import GroupCommit, Outcome
 from storage.memory import Memory
 from store import (
     ApiKey,
