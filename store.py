@@ -20,7 +20,7 @@ from uuid import UUID
 
 from config import MEMORY, wrong
 from storage.banks import BankMove
-from storage.calls import CONNECTIONS, WAIT_S, Calls
+from storage.calls import CONNECTIONS, THREADS, WAIT_S, Calls
 from storage.fingerprint_keys import FingerprintKeys
 from storage.memory import Memory
 from storage.records import (
@@ -208,7 +208,7 @@ async def claim(payment: Payment, key: IdempotencyKey | None, request_s: float) 
 
 
 async def settle(
-    payment_id: UUID,
+    payment: Payment,
     status: Status,
     changed_by: str,
     note: str = "",
@@ -220,14 +220,15 @@ async def settle(
 ) -> Payment:
     """Record how a PENDING payment ended, with a line of the audit trail, and return the payment.
 
+    payment: as it was claimed, taken or found; nothing else of it changes while it is PENDING
     code: the bank's authorization code, up to 64 characters
     response_code: why, 5 digits
     attempt: refuse when another attempt has claimed the payment since
     if_unresolved: refuse while a request is running for the payment, because its answer may differ
     Raises `NotInStatus` when the payment is not PENDING or the settling is refused, and `StoreUnavailable`.
     """
-    change = _change(payment_id, (Status.PENDING, status), changed_by, note, code)
-    return await _record(change, response_code, attempt=attempt, if_unresolved=if_unresolved)
+    change = _change(payment.id, (Status.PENDING, status), changed_by, note, code)
+    return await _record(change, response_code, payment=payment, attempt=attempt, if_unresolved=if_unresolved)
 
 
 async def correct(
@@ -552,7 +553,7 @@ def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool) -> "Sql":
         from storage.sql import Sql  # noqa: PLC0415  # see above
 
         with contextlib.suppress(InvalidUrl):
-            return Sql(url, connections=CONNECTIONS, key_checks=keys.checks, migrate=migrate)
+            return Sql(url, connections=THREADS, key_checks=keys.checks, migrate=migrate)
     raise wrong("STORE_URL", "is not a store")
 
 
@@ -581,9 +582,21 @@ def _action_change(action: Action, statuses: tuple[str, ActionStatus], changed_b
 
 
 async def _record(
-    change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+    change: Change,
+    response_code: str,
+    *,
+    payment: Payment | None = None,
+    attempt: UUID | None = None,
+    if_unresolved: bool = False,
 ) -> Payment:
-    record = partial(_opened().backend.change, change, response_code, attempt=attempt, if_unresolved=if_unresolved)
+    record = partial(
+        _opened().backend.change,
+        change,
+        response_code,
+        payment=payment,
+        attempt=attempt,
+        if_unresolved=if_unresolved,
+    )
     return await _run_write(record, audited=lambda _: [change])
 
 
@@ -601,10 +614,10 @@ async def _write(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) ->
     return await _run_write(partial(function, *args, **kwargs))
 
 
-async def _run_write(write: Callable[[], R], audited: Callable[[R], Any] | None = None) -> R:
+async def _run_write(write: "partial[R]", audited: Callable[[R], Any] | None = None) -> R:
     opened = _opened()
     try:
-        result = await opened.calls.run(write, grouped=True, audited=audited)
+        result = await opened.calls.run(write, is_write=True, audited=audited)
     except StoreUnavailable as error:
         opened.writing.failed(str(error))
         raise

@@ -86,7 +86,7 @@ async def measure(url: str, count: int) -> dict[str, tuple[float, float]]:
     store.configure(url, fingerprint_key=bytes(32))
     first = pending_payment(created_at=START)
     await store.claim(first, None, 10)
-    await store.settle(first.id, Status.AUTHORIZED, "bench")
+    await store.settle(first, Status.AUTHORIZED, "bench")
     fill(url, first.id, count - 1)
     results = {}
     for name, wanted in queries(count).items():

@@ -59,7 +59,7 @@ async def _settle(options: argparse.Namespace, operator: str) -> Answer:
 async def _settle_payment(payment: Payment, options: argparse.Namespace, operator: str) -> Answer:
     status = Status(options.outcome.upper())
     try:
-        await store.settle(payment.id, status, operator, options.note, code=options.code, if_unresolved=True)
+        await store.settle(payment, status, operator, options.note, code=options.code, if_unresolved=True)
     except store.NotInStatus:
         found = await store.find(payment.id) or payment
         if found.status is Status.PENDING:

@@ -179,7 +179,7 @@ async def _settle(attempt: _Attempt, answer: bank.Authorization) -> Payment:
     payment, status = attempt.payment, _status(answer)
     try:
         return await store.settle(
-            payment.id,
+            payment,
             status,
             asking.GATEWAY,
             code=answer.code,

@@ -135,7 +135,7 @@ async def _resolve(payment: Payment) -> None:
         found = await _look_up(payment)
         status = Status.AUTHORIZED if found.authorized else Status.DECLINED
         note = "the bank does not know the payment" if found.authorized is None else "the bank's look-up"
-        await store.settle(payment.id, status, RESOLVER, note, code=found.code, if_unresolved=True)
+        await store.settle(payment, status, RESOLVER, note, code=found.code, if_unresolved=True)
     except _StillPending as reason:
         log.warning("payment %s is PENDING, %s", payment.id, reason)
     except store.NotInStatus:  # a request or an operator was faster

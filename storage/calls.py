@@ -1,15 +1,17 @@
 """How the functions of a backend are called, and how long a caller waits for them.
 
-Memory answers directly. A database blocks, so its functions run in threads, and a caller waits at most `WAIT_S`.
+Memory answers directly. What every payment needs of a database is done in batches (storage/batching.py), and the rest
+in threads, because SQLAlchemy and SQLite block. A caller waits at most `WAIT_S`.
 """
 
 import asyncio
 import contextvars
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from storage.batching import GroupCommit
+from storage.batching import Batching
 from storage.memory import Memory
 from storage.records import StoreUnavailable, fields_of
 from telemetry import logs
@@ -17,9 +19,11 @@ from telemetry import logs
 if TYPE_CHECKING:  # store.py says why
     from storage.sql import Sql
 
-# Concurrent database calls, each on its own connection. A call takes about 1 ms, so the number does not
-# limit throughput, and PostgreSQL allows 100 connections by default.
-CONNECTIONS: Final = 8
+# Calls that run in threads at once, each on its own connection.
+THREADS: Final = 5
+
+# The most connections to a database. Claims, changes and reads of PostgreSQL have one each besides.
+CONNECTIONS: Final = THREADS + 3
 
 # A shopper is waiting: a database that takes longer than these seconds counts as unavailable.
 WAIT_S: Final = 5.0
@@ -32,32 +36,38 @@ class Calls:
 
     def __init__(self, backend: "Memory | Sql") -> None:
         self._threads: ThreadPoolExecutor | None = None
-        self._group_commit: GroupCommit | None = None
-        if not isinstance(backend, Memory):
-            self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="store")
-            if backend.has_single_writer:
-                self._group_commit = GroupCommit(backend.transact, self._threads)
+        self._writes: Batching | None = None
+        self._batched: dict[Callable[..., Any], Batching] = {}
+        if isinstance(backend, Memory):
+            return
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
+        if backend.batches is None:  # SQLite has one writer at a time
+            self._writes = Batching(lambda calls: self._in_thread(partial(backend.write, calls)), self._in_thread)
+            self._batched[backend.find] = Batching(
+                lambda calls: self._in_thread(partial(backend.read, calls)), self._in_thread
+            )
+        else:
+            batches = backend.batches
+            pairs = (backend.claim, batches.claim), (backend.change, batches.change), (backend.find, batches.find)
+            self._batched = {function: Batching(do, self._in_thread) for function, do in pairs}
 
     async def run(
-        self, function: Callable[[], R], *, grouped: bool = False, audited: Callable[[R], Iterable[Any]] | None = None
+        self, call: "partial[R]", *, is_write: bool = False, audited: Callable[[R], Iterable[Any]] | None = None
     ) -> R:
         """Call a function of the backend.
 
-        grouped: together with other writes in one transaction, where the backend does that
+        is_write: the function writes, and in SQLite can do so in one transaction with others
         audited: returns the lines of the audit trail that were recorded, from the result. They are logged as well,
             because the owner of a database can change them; also when the caller has given up waiting
         Raises what the function raises, and `StoreUnavailable` when there is no answer in time.
         """
         if self._threads is None:
-            result = function()
+            result = call()
             if audited is not None:
                 _log(audited(result))
             return result
-        if grouped and self._group_commit is not None:
-            future = self._group_commit.submit(function)
-        else:
-            context = contextvars.copy_context()  # log lines of the call carry the request's id
-            future = asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(function))
+        batching = self._writes if is_write and self._writes else self._batched.get(call.func)
+        future = self._in_thread(call) if batching is None else batching.submit(call)
         if audited is not None:
             _when_done(future, audited)
         return await _in_time(future)
@@ -66,6 +76,11 @@ class Calls:
         """Start no further call. A call to a vanished database may hang in a thread, so nothing waits for it."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _in_thread(self, call: "partial[R]") -> "asyncio.Future[R]":
+        assert self._threads is not None
+        context = contextvars.copy_context()  # log lines of the call carry the request's id
+        return asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(call))
 
 
 def _when_done(call: "asyncio.Future[R]", audited: Callable[[R], Iterable[Any]]) -> None:

@@ -30,14 +30,14 @@ _is_of_action = sa.and_(
 )
 # A new payment has no balances yet; the database gives these columns their 0.
 _fields = [name for name in Payment.__dataclass_fields__ if name not in {*BALANCES, "updated_at", "erased_at"}]
-_given = [payments.c[name] for name in (*_fields, "attempt", "idempotency_key")]
-_given += _key_columns
+given = [payments.c[name] for name in (*_fields, "attempt", "idempotency_key")]
+given += _key_columns
 # It inserts nothing if the key belongs to an action.
 _insert_with_key = (
     sa.insert(payments)
     .from_select(
-        [*_given, *_times],
-        sa.select(*(sa.bindparam(column.name, type_=column.type) for column in _given), *_times.values()).where(
+        [*given, *_times],
+        sa.select(*(sa.bindparam(column.name, type_=column.type) for column in given), *_times.values()).where(
             ~sa.exists().where(_is_of_action)
         ),
     )
@@ -49,33 +49,37 @@ _payment_of_action = sa.select(*payment_columns).join(actions).where(_is_of_acti
 _Transaction = Callable[[], AbstractContextManager[sa.Connection]]
 
 
+def row(payment: Payment, key: IdempotencyKey | None, request_s: float) -> dict[str, Any]:
+    """Return the values of a new claim: those of `given`, and request_s."""
+    values = {name: getattr(payment, name) for name in _fields}
+    values |= {"request_s": request_s, "attempt": payment.id, "key_use": 1}
+    digests = (None, None, None) if key is None else (key.digest, key.fingerprint, key.fingerprint_key)
+    return values | dict(zip(("idempotency_key", "payment_fingerprint", "fingerprint_key"), digests, strict=True))
+
+
 def claim(
     transaction: _Transaction, payment: Payment, key: IdempotencyKey | None, request_s: float
 ) -> Payment | Claimed:
     """Claim a payment, as `store.claim` says. Each try is a transaction."""
-    row = {name: getattr(payment, name) for name in _fields}
-    row |= {"request_s": request_s, "attempt": payment.id, "key_use": 1}
-    insert = _insert
+    new = row(payment, key, request_s)
+    insert = _insert if key is None else _insert_with_key
     if key is not None:
-        insert = _insert_with_key
-        row |= {"idempotency_key": key.digest}
-        row |= {"payment_fingerprint": key.fingerprint, "fingerprint_key": key.fingerprint_key}
         # No gateway writes older digests any more, so a row that has one can't appear after this search.
-        claimed = _claim_used_key(transaction, payment, key, row) if key.older_digests else None
+        claimed = _claim_used_key(transaction, payment, key, new) if key.older_digests else None
         if claimed is not None:
             return claimed
     for _ in range(TRIES):
         try:
             with transaction() as connection:
-                if connection.execute(insert, row).rowcount == 0:
-                    of_action = payment_of(connection.execute(_payment_of_action, row).one())
+                if connection.execute(insert, new).rowcount == 0:
+                    of_action = payment_of(connection.execute(_payment_of_action, new).one())
                     return Claimed(payment=of_action, same_payment=False, in_progress=False)
         except IntegrityError:
             if key is None:
                 raise
         else:
             return payment
-        claimed = _claim_used_key(transaction, payment, key, row)
+        claimed = _claim_used_key(transaction, payment, key, new)
         if claimed is not None:
             return claimed
     raise StoreUnavailable("other requests changed the key's payments each time")

@@ -107,6 +107,12 @@ def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: b
         raise
 
 
+def driver_options(engine: sa.Engine) -> dict[str, Any]:
+    """Return the parameters with which the driver of a PostgreSQL engine connects."""
+    _, options = engine.dialect.create_connect_args(engine.url)
+    return {**options, **_POSTGRESQL}
+
+
 def _create(file: str) -> None:
     """Create a SQLite file, unless it exists. SQLite would not say why it can't be created."""
     try:

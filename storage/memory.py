@@ -108,20 +108,20 @@ class Memory:
         return row.payment
 
     def change(
-        self, change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+        self,
+        change: Change,
+        response_code: str,
+        *,
+        payment: Payment | None = None,  # noqa: ARG002  # the record itself is at hand
+        attempt: UUID | None = None,
+        if_unresolved: bool = False,
     ) -> Payment:
         row = self._find(change.payment_id, Status(change.from_status), attempt)
         if row is None or (if_unresolved and row.working_until > datetime.now(UTC)):
             raise NotInStatus
         self._pending.pop(change.payment_id, None)
         self.record(change)
-        row.payment = replace(
-            row.payment,
-            status=Status(change.to_status),
-            authorization_code=change.authorization_code,
-            response_code=response_code,
-            updated_at=change.changed_at,
-        )
+        row.payment = change.applied_to(row.payment, response_code)
         return row.payment
 
     def erase(self, payment_id: UUID, erased_by: str) -> list[Change]:

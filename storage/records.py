@@ -3,7 +3,7 @@
 import hmac
 from asyncio import Future
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -301,6 +301,16 @@ class Change:
     note: str
     authorization_code: str = ""
     action_id: UUID | None = None
+
+    def applied_to(self, payment: Payment, response_code: str) -> Payment:
+        """Return the payment after this change."""
+        return replace(
+            payment,
+            status=Status(self.to_status),
+            authorization_code=self.authorization_code,
+            response_code=response_code,
+            updated_at=self.changed_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

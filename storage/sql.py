@@ -20,9 +20,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from storage import claims, database, erasure, listing, look_ups
 from storage.actions import SqlActions, is_unresolved_action
 from storage.banks import BankMove, names_of_bank
-from storage.batching import Outcome
+from storage.batching import Call, Outcome
 from storage.clock import now
 from storage.database import available
+from storage.postgresql_batches import PostgresqlBatches
 from storage.records import (
     ApiKey,
     Change,
@@ -39,6 +40,7 @@ from storage.records import (
     Wanted,
     fields_of,
 )
+from storage.sqlite_batches import NotPlain, SqliteBatches
 from storage.tables import (
     KEY_SALT,
     OLDER_DIGESTS,
@@ -88,39 +90,49 @@ class Sql:
         opened = database.connect(url, connections=connections, key_checks=key_checks, migrate=migrate)
         self._engine, self.found_version, self.known_version = opened
         self._shared = threading.local()
+        self._sqlite = SqliteBatches()
+        self.batches: PostgresqlBatches | None = None
+        if self._engine.dialect.name == "postgresql":
+            self.batches = PostgresqlBatches(database.driver_options(self._engine))
         self.actions = SqlActions(self._engine, self._transaction)
         with available(), self._engine.connect() as connection:
             facts = dict(connection.execute(sa.select(meta.c.name, meta.c.value)).all())
         self.salt = bytes.fromhex(facts[KEY_SALT])
         self.has_older_digests = OLDER_DIGESTS in facts
 
-    @property
-    def has_single_writer(self) -> bool:
-        """Whether the database allows one writing transaction at a time, as SQLite does."""
-        return self._engine.dialect.name == "sqlite"
-
     @available()
-    def transact(self, calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
-        """Run calls of functions that write payments in one transaction; return their outcomes.
+    def write(self, calls: Sequence[Call]) -> Sequence[Outcome]:
+        """Run calls of functions that write in one transaction of SQLite; return their outcomes.
 
         The transaction records all of them or none. A call that raises `NotInStatus` or finds its key taken has written
         nothing, so the others are not affected.
         """
-        outcomes: list[Outcome] = []
+        try:
+            return self._write(calls, (self.claim, self._sqlite.claim), (self.change, self._sqlite.change))
+        except NotPlain:
+            return self._write(calls)
+
+    def _write(self, calls: Sequence[Call], *batched: tuple[Any, Any]) -> Sequence[Outcome]:
         with self._engine.begin() as self._shared.connection:
             try:
-                for call in calls:
-                    try:
-                        outcomes.append((call(), None))
-                    except NotInStatus as error:
-                        outcomes.append((None, error))
+                outcomes: dict[int, Outcome] = {}
+                for function, do in batched:
+                    batch = [call for call in calls if call.func == function]
+                    if batch:
+                        outcomes |= zip(map(id, batch), do(self._shared.connection, batch), strict=True)
+                return [outcomes.get(id(call)) or _outcome(call) for call in calls]
             finally:
                 del self._shared.connection
-        return outcomes
+
+    @available()
+    def read(self, calls: Sequence[Call]) -> Sequence[Outcome]:
+        """Run calls of `find` in SQLite; return their outcomes."""
+        with self._engine.connect() as connection:
+            return self._sqlite.find(connection, calls)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """Use the transaction that `transact` began in this thread, or begin one."""
+        """Use the transaction that `write` began in this thread, or begin one."""
         shared: sa.Connection | None = getattr(self._shared, "connection", None)
         if shared is not None:
             yield shared
@@ -134,7 +146,13 @@ class Sql:
 
     @available()
     def change(
-        self, change: Change, response_code: str, *, attempt: UUID | None = None, if_unresolved: bool = False
+        self,
+        change: Change,
+        response_code: str,
+        *,
+        payment: Payment | None = None,  # noqa: ARG002  # a batch returns it with the change; here it is read again
+        attempt: UUID | None = None,
+        if_unresolved: bool = False,
     ) -> Payment:
         values = fields_of(change)
         statement = _change_unresolved if if_unresolved else _change if attempt is None else _change_attempt
@@ -340,7 +358,7 @@ class Sql:
     @available()
     def try_to_write(self) -> None:
         """Write a row of `meta`, and insert no row into the tables of a payment, which fails if one is missing."""
-        insert = sqlite.insert if self.has_single_writer else postgresql.insert
+        insert = sqlite.insert if self.batches is None else postgresql.insert
         tried_at = insert(meta).values(name=TRIED_AT, value=datetime.now(UTC).isoformat())
         with self._transaction() as connection:
             for table in (payments, changes):
@@ -351,8 +369,17 @@ class Sql:
 
     def close(self) -> None:
         """Close the connections."""
+        if self.batches is not None:
+            self.batches.close()
         self._engine.dispose()
 
     @staticmethod
     def _unresolved() -> sa.ColumnElement[bool]:
         return sa.and_(is_pending, payments.c.working_until <= now())
+
+
+def _outcome(call: Call) -> Outcome:
+    try:
+        return call(), None
+    except NotInStatus as error:
+        return None, error

@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import requests
 import uvicorn
 
+import store
 from bank import AuthorizationRequest, BankError, NoAnswer, NoLookUp, NotReached, Refused
 from handlers.contract import Contract
 from server.protocol import Protocol
@@ -113,6 +114,13 @@ def authorization_request(**changes: Any) -> AuthorizationRequest:
         "answer_by": time.monotonic() + 60,
     }
     return AuthorizationRequest(**{**values, **changes})
+
+
+async def settle_found(payment_id: UUID, status: Status, changed_by: str, note: str = "") -> Payment:
+    """Settle a payment of the store that is open in this process."""
+    payment = await store.find(payment_id)
+    assert payment is not None
+    return await store.settle(payment, status, changed_by, note)
 
 
 def pending_payment(**changes: Any) -> Payment:

@@ -12,7 +12,7 @@ import requests
 import store
 from store import Status
 from tests.integration.test_operator import command, settings
-from tests.support import Gateway, lasting, reply, scripted_bank, wait_until
+from tests.support import Gateway, lasting, reply, scripted_bank, settle_found, wait_until
 
 KEY = {"Idempotency-Key": "the only payment"}
 
@@ -55,7 +55,7 @@ def test_a_look_up_corrects_what_an_operator_recorded(database_url: str) -> None
             assert conflicts(gateway) == 0
             wait_until(lambda: payment_id in asked)
             # In this process, because the look-up ends after 3 s, and a command may take longer to start.
-            asyncio.run(store.settle(UUID(payment_id), Status.DECLINED, "operator", "a statement"))
+            asyncio.run(settle_found(UUID(payment_id), Status.DECLINED, "operator", "a statement"))
             settled.set()
             wait_until(lambda: gateway.find(payment_id).json()["status"] == "AUTHORIZED")
             wait_until(lambda: conflicts(gateway) == 1)

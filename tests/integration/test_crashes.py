@@ -14,11 +14,13 @@ from tests.support import Gateway, lasting, valid_payment, wait_until
 CRASHING = Path(__file__).parent / "crashing.py"
 STEPS = [
     "before-claim",
+    "in-claim",
     "after-claim",
     "before-authorize",
     "at-working",
     "after-authorize",
     "before-settle",
+    "in-change",
     "after-settle",
 ]
 KEY = {"Idempotency-Key": "the only payment"}

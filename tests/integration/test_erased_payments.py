@@ -63,7 +63,7 @@ def test_old_payments_are_erased_by_a_gateway_with_retention_days(database_url: 
     async def fill() -> None:
         for payment in (old, young):
             await store.claim(payment, None, 60)
-            await store.settle(payment.id, Status.AUTHORIZED, "gateway")
+            await store.settle(payment, Status.AUTHORIZED, "gateway")
 
     async def is_erased() -> list[bool]:
         found = [await store.find(payment.id) for payment in (old, young)]

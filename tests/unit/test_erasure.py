@@ -41,7 +41,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 async def settled(key: IdempotencyKey | None = None, status: Status = Status.AUTHORIZED, **changes: Any) -> Payment:
     payment = pending_payment(**changes)
     await store.claim(payment, key, 60)
-    return await store.settle(payment.id, status, "operator 7 ada", NOTE, code="C1")
+    return await store.settle(payment, status, "operator 7 ada", NOTE, code="C1")
 
 
 def erased_from(payment: Payment, found: Payment | None) -> None:
@@ -172,7 +172,7 @@ def test_older_payments_are_erased_in_batches(monkeypatch: pytest.MonkeyPatch) -
             assert [line.note for line in await store.history(payment.id)] == ["", "older than 10 days"]
         assert await store.find(younger.id) == younger
         assert await store.find(unresolved.id) == unresolved
-        await store.settle(unresolved.id, Status.DECLINED, "resolver", "the bank's look-up")
+        await store.settle(unresolved, Status.DECLINED, "resolver", "the bank's look-up")
         assert sum([await erase() for _ in range(4)]) == 1
         assert [line.note for line in await store.history(unresolved.id)] == [
             "the bank's look-up",

@@ -80,7 +80,7 @@ def test_filters() -> None:
         from_second, to_fourth = START + timedelta(seconds=1), START + timedelta(seconds=3)
         assert await all_pages(created_from=from_second, created_to=to_fourth) == [made[2:4]]
         assert await all_pages(created_from=from_second, created_to=from_second) == [[]]
-        settled = await store.settle(made[2].id, Status.DECLINED, "someone")
+        settled = await store.settle(made[2], Status.DECLINED, "someone")
         assert await all_pages(state=State.DECLINED) == [[settled]]
 
     asyncio.run(scenario())
@@ -111,7 +111,7 @@ def test_what_is_released_dropped_or_erased_is_not_listed() -> None:
         await store.release(with_key.id, with_key.id)
         await store.release(released.id, released.id)
         await store.drop(dropped.id, dropped.id)
-        await store.settle(erased.id, Status.DECLINED, "someone")
+        await store.settle(erased, Status.DECLINED, "someone")
         await store.erase(erased.id, "someone")
         assert await all_pages() == [[kept]]
         again = replace(with_key, id=uuid4(), created_at=START + timedelta(days=1))
@@ -127,12 +127,12 @@ def test_a_state_looks_at_a_thousand_payments_and_then_returns_a_short_page(url:
 
     async def scenario() -> None:
         await fill(url, LOOKED_AT * 2 + 500)
-        oldest = [payment.id for payment in (await record(2, created_at=START - timedelta(days=1)))]
-        for payment_id in oldest:
-            await store.settle(payment_id, Status.DECLINED, "someone")
+        oldest = await record(2, created_at=START - timedelta(days=1))
+        for payment in oldest:
+            await store.settle(payment, Status.DECLINED, "someone")
         pages = await all_pages(state=State.DECLINED, limit=1)
         assert [len(page) for page in pages] in ([0, 0, 1, 1], [0, 0, 1, 1, 0])
-        assert {payment.id for page in pages for payment in page} == set(oldest)
+        assert {payment.id for page in pages for payment in page} == {payment.id for payment in oldest}
         assert [len(page) for page in await all_pages(state=State.AUTHORIZED)] == [0, 0, 0]
 
     assert memory.LOOKED_AT == LOOKED_AT
@@ -197,10 +197,10 @@ def test_each_state_is_found(url: str) -> None:
         for second, (captured, voided, refunded) in enumerate(amounts):
             payment = pending_payment(merchant="acme", amount=3, created_at=START + timedelta(seconds=second))
             await store.claim(payment, None, 10)
-            await store.settle(payment.id, Status.AUTHORIZED, "someone")
+            await store.settle(payment, Status.AUTHORIZED, "someone")
             await set_amounts(url, payment.id, captured=captured, voided=voided, refunded=refunded)
         declined = (await record(1))[0]
-        await store.settle(declined.id, Status.DECLINED, "someone")
+        await store.settle(declined, Status.DECLINED, "someone")
         await record(1)
         found = {state: (await all_pages(state=state, limit=100))[0] for state in State}
         assert {state for state, payments in found.items() if payments} == set(State)

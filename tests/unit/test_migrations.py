@@ -63,7 +63,7 @@ def test_a_store_without_released_claims_is_upgraded(database_url: str) -> None:
         assert await store.claim(new, other, 60) == new
         await store.release(new.id, new.id)
         assert await store.claim(replace(new, id=uuid4()), other, 60) == new
-        await store.settle(new.id, Status.DECLINED, "someone")
+        await store.settle(new, Status.DECLINED, "someone")
         assert len(await store.history(new.id)) == 1
 
     asyncio.run(scenario())

@@ -19,7 +19,16 @@ from bank.simulator import Simulator
 from storage import retries
 from store import Payment, Status
 from telemetry import metrics, request_context
-from tests.support import AUTHORIZED_CARD, DECLINED_CARD, FAILED, REFUSED, UNAVAILABLE_CARD, store_url, valid_payment
+from tests.support import (
+    AUTHORIZED_CARD,
+    DECLINED_CARD,
+    FAILED,
+    REFUSED,
+    UNAVAILABLE_CARD,
+    settle_found,
+    store_url,
+    valid_payment,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -365,7 +374,7 @@ def test_a_late_answer_of_the_bank_corrects_declined_and_nothing_else(
 
     class Late(Acquirer):
         async def authorize(self, request: bank.AuthorizationRequest) -> bank.Authorization:
-            await store.settle(request.payment_id, recorded, "operator")
+            await settle_found(request.payment_id, recorded, "operator")
             return bank.Authorization(authorized=answer is Status.AUTHORIZED, code="C1")
 
     connect(monkeypatch, lambda _request: True)

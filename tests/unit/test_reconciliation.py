@@ -33,7 +33,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 async def made(status: Status = Status.AUTHORIZED, **changes: object) -> Payment:
     payment = pending_payment(**changes)
     await store.claim(payment, None, 0)
-    return payment if status is Status.PENDING else await store.settle(payment.id, status, "gateway")
+    return payment if status is Status.PENDING else await store.settle(payment, status, "gateway")
 
 
 def line(payment: Payment, **changes: object) -> Line:

@@ -57,7 +57,7 @@ def test_a_released_payment_is_in_no_answer_and_no_list() -> None:
         await store.mark_unresolved(payment.id, 0)
         for if_unresolved in (False, True):
             with pytest.raises(NotInStatus):
-                await store.settle(payment.id, Status.DECLINED, "someone", if_unresolved=if_unresolved)
+                await store.settle(payment, Status.DECLINED, "someone", if_unresolved=if_unresolved)
         await claimed_again(payment, pending_payment())
 
     run(scenario)
@@ -75,7 +75,7 @@ def test_a_payment_that_was_shown_as_pending_is_not_released() -> None:
         await store.release(first.id, first.id)
         assert await store.find(first.id) == first
         assert await store.list_unresolved() == [first]
-        await store.settle(first.id, Status.AUTHORIZED, "resolver")
+        await store.settle(first, Status.AUTHORIZED, "resolver")
 
     run(scenario)
 
@@ -94,8 +94,9 @@ def test_a_retry_claims_a_released_payment_again_with_its_id() -> None:
         )
         await store.release(payment.id, second.id)
         await claimed_again(payment, third)
-        settled = await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=third.id)
-        assert settled == replace(third, id=payment.id, status=Status.AUTHORIZED)
+        again = replace(third, id=payment.id)
+        settled = await store.settle(again, Status.AUTHORIZED, "someone", attempt=third.id)
+        assert settled == replace(again, status=Status.AUTHORIZED) == await store.find(payment.id)
         assert await store.search() == [settled]
         assert [change.to_status for change in await store.history(payment.id)] == [Status.AUTHORIZED]
 
@@ -113,9 +114,9 @@ def test_a_delayed_end_of_an_attempt_does_not_undo_a_retry() -> None:
         await store.drop(payment.id, payment.id)
         await store.withdraw(payment, ONE)
         with pytest.raises(NotInStatus):
-            await store.settle(payment.id, Status.DECLINED, "the first attempt", attempt=payment.id)
+            await store.settle(payment, Status.DECLINED, "the first attempt", attempt=payment.id)
         assert await store.find(payment.id) == replace(second, id=payment.id)
-        await store.settle(payment.id, Status.AUTHORIZED, "someone", attempt=second.id)
+        await store.settle(payment, Status.AUTHORIZED, "someone", attempt=second.id)
         await store.release(payment.id, second.id)
         await store.drop(payment.id, second.id)
         found = await store.find(payment.id)

@@ -22,7 +22,16 @@ from bank import client
 from bank.simulator import Simulator
 from payments import asking, resolver
 from store import Payment, Status
-from tests.support import DROPPED, OVERSIZED, pending_payment, reply, scripted_bank, store_url, valid_payment
+from tests.support import (
+    DROPPED,
+    OVERSIZED,
+    pending_payment,
+    reply,
+    scripted_bank,
+    settle_found,
+    store_url,
+    valid_payment,
+)
 
 
 @pytest.fixture(params=["memory", "sqlite"], autouse=True)
@@ -323,7 +332,7 @@ def test_a_payment_that_is_settled_during_the_look_up_is_not_settled_again(
 
     async def slow_look_up(payment_id: UUID) -> bank.LookUp:
         found = await look_up(payment_id)
-        await store.settle(payment_id, Status.AUTHORIZED, "operator", "the bank's statement")
+        await settle_found(payment_id, Status.AUTHORIZED, "operator", "the bank's statement")
         return found
 
     monkeypatch.setattr(bank, "look_up", slow_look_up)
@@ -355,7 +364,7 @@ def test_the_banks_answer_corrects_what_an_operator_recorded_during_the_look_up(
 
     async def slow_look_up(payment_id: UUID) -> bank.LookUp:
         found = await look_up(payment_id)
-        await store.settle(payment_id, recorded, "operator", "the bank's statement")
+        await settle_found(payment_id, recorded, "operator", "the bank's statement")
         return found
 
     monkeypatch.setattr(bank, "look_up", slow_look_up)

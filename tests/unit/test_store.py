@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -29,7 +30,7 @@ import store
 from config import ConfigError
 from payments import idempotency
 from storage import retries, tables
-from storage.batching import GroupCommit, Outcome
+from storage.batching import Batching, Call, Outcome
 from storage.memory import Memory
 from store import (
     ApiKey,
@@ -87,7 +88,7 @@ def test_a_settled_payment_is_found_settled(status: Status) -> None:
         assert await store.find(payment.id) == payment
         assert await store.history(payment.id) == []
         settled = replace(payment, status=status, authorization_code="c" * 64)
-        assert await store.settle(payment.id, status, "someone", "for a reason", code="c" * 64) == settled
+        assert await store.settle(payment, status, "someone", "for a reason", code="c" * 64) == settled
         assert await store.find(payment.id) == settled
         (change,) = await store.history(payment.id)
         assert (change.payment_id, change.changed_by, change.note) == (payment.id, "someone", "for a reason")
@@ -105,10 +106,10 @@ def test_a_payment_is_settled_once() -> None:
     async def scenario() -> None:
         payment = pending()
         await store.claim(payment, None, 10)
-        await store.settle(payment.id, Status.AUTHORIZED, "first")
-        for payment_id in (payment.id, uuid4()):
+        await store.settle(payment, Status.AUTHORIZED, "first")
+        for settled_or_unknown in (payment, pending()):
             with pytest.raises(NotInStatus):
-                await store.settle(payment_id, Status.DECLINED, "second")
+                await store.settle(settled_or_unknown, Status.DECLINED, "second")
         assert [change.changed_by for change in await store.history(payment.id)] == ["first"]
 
     run(scenario)
@@ -122,8 +123,8 @@ def test_only_a_declined_payment_is_corrected() -> None:
         declined, running, authorized = pending(), pending(), pending()
         for payment in (declined, running, authorized):
             await store.claim(payment, None, 10)
-        await store.settle(declined.id, Status.DECLINED, "resolver")
-        await store.settle(authorized.id, Status.AUTHORIZED, "resolver", code="first")
+        await store.settle(declined, Status.DECLINED, "resolver")
+        await store.settle(authorized, Status.AUTHORIZED, "resolver", code="first")
         corrected = replace(declined, status=Status.AUTHORIZED, authorization_code="c")
         assert await store.correct(declined.id, "someone", "for a reason", "c") == corrected
         assert await store.find(declined.id) == corrected
@@ -164,7 +165,7 @@ def test_a_dropped_payment_is_deleted_and_its_key_is_free() -> None:
         await store.drop(first.id, first.id)
         assert await store.find(first.id) is None
         assert await store.claim(second, key(), 10) == second
-        await store.settle(second.id, Status.DECLINED, "someone")
+        await store.settle(second, Status.DECLINED, "someone")
         await store.drop(second.id, second.id)
         await store.drop(uuid4(), uuid4())
         assert await store.find(second.id) is not None
@@ -182,7 +183,7 @@ def test_an_idempotency_key_belongs_to_one_payment() -> None:
         claimed = await store.claim(pending(), key(fingerprint="0" * 64), 10)
         assert isinstance(claimed, store.Claimed)
         assert (claimed.payment, claimed.same_payment, claimed.in_progress) == (first, False, True)
-        settled = await store.settle(first.id, Status.AUTHORIZED, "someone")
+        settled = await store.settle(first, Status.AUTHORIZED, "someone")
         claimed = await store.claim(pending(), key(), 10)
         assert isinstance(claimed, store.Claimed)
         assert (claimed.payment, claimed.same_payment, claimed.in_progress) == (settled, True, False)
@@ -222,9 +223,9 @@ def test_a_payment_with_a_running_request_is_not_unresolved() -> None:
         await store.claim(younger, None, 0)
         assert [payment.id for payment in await store.list_unresolved()] == [older.id, younger.id]
         with pytest.raises(NotInStatus):
-            await store.settle(running.id, Status.DECLINED, "someone", if_unresolved=True)
-        await store.settle(older.id, Status.DECLINED, "someone", if_unresolved=True)
-        await store.settle(running.id, Status.AUTHORIZED, "someone")
+            await store.settle(running, Status.DECLINED, "someone", if_unresolved=True)
+        await store.settle(older, Status.DECLINED, "someone", if_unresolved=True)
+        await store.settle(running, Status.AUTHORIZED, "someone")
         assert [payment.id for payment in await store.list_unresolved()] == [younger.id]
 
     run(scenario)
@@ -240,7 +241,7 @@ def test_a_due_payment_is_taken_once_and_again_after_its_interval() -> None:
         await store.mark_unresolved(due.id, 0)
         await store.claim(running, None, 60)
         await store.claim(settled, None, 0)
-        await store.settle(settled.id, Status.AUTHORIZED, "someone")
+        await store.settle(settled, Status.AUTHORIZED, "someone")
         seen: list[int] = []
 
         def interval_s(look_ups: int) -> float:
@@ -264,7 +265,7 @@ def test_payments_are_searched_newest_first() -> None:
         payments = [pending(created_at=now - timedelta(minutes=minutes)) for minutes in range(4)]
         for payment in payments:
             await store.claim(payment, None, 10)
-        await store.settle(payments[1].id, Status.DECLINED, "someone")
+        await store.settle(payments[1], Status.DECLINED, "someone")
         ids = [payment.id for payment in payments]
         assert [p.id for p in await store.search()] == ids
         assert [p.id for p in await store.search(limit=2)] == ids[:2]
@@ -281,15 +282,15 @@ def test_concurrent_writes_have_separate_outcomes() -> None:
     async def scenario() -> None:
         settled, claimed = pending(), pending()
         await store.claim(settled, None, 10)
-        await store.settle(settled.id, Status.DECLINED, "someone")
+        await store.settle(settled, Status.DECLINED, "someone")
         await store.claim(claimed, None, 10)
         with_key = [pending(amount=number) for number in range(1, 6)]
         without = [pending() for _ in range(20)]
         outcomes = await asyncio.gather(
             *(store.claim(payment, key(), 10) for payment in with_key),
-            store.settle(settled.id, Status.AUTHORIZED, "someone"),
+            store.settle(settled, Status.AUTHORIZED, "someone"),
             *(store.claim(payment, None, 10) for payment in without),
-            store.settle(claimed.id, Status.AUTHORIZED, "someone"),
+            store.settle(claimed, Status.AUTHORIZED, "someone"),
             return_exceptions=True,
         )
         keyed, (refused, *others, authorized) = outcomes[:5], outcomes[5:]
@@ -336,21 +337,27 @@ def test_sqlite_groups_writes_and_records_all_of_a_group_or_none(tmp_path: Any) 
 
 
 def test_a_write_under_way_when_the_store_is_closed_has_its_outcome() -> None:
-    """The transaction is recorded, and its future has the result; one that did not begin is not run."""
+    """The batch is recorded, and its call has the result; a call that was waiting is not done, and fails at once."""
     release = threading.Event()
+    run_calls: list[str] = []
 
-    def transact(calls: Sequence[Callable[[], Any]]) -> list[Outcome]:
+    def write(calls: Sequence[Call]) -> list[Outcome]:
         release.wait(10)
         return [(call(), None) for call in calls]
 
     async def scenario() -> None:
         threads = ThreadPoolExecutor(1)
-        group_commit = GroupCommit(transact, threads)
-        under_way, waiting = group_commit.submit(lambda: "recorded"), group_commit.submit(lambda: "never begun")
+        batching = Batching(lambda calls: asyncio.get_running_loop().run_in_executor(threads, write, calls), unexpected)
+        under_way, waiting = (batching.submit(partial(run_calls.append, name)) for name in ("first", "second"))
         threads.shutdown(wait=False, cancel_futures=True)
         release.set()
-        assert await asyncio.wait_for(under_way, 5) == "recorded"
-        assert not waiting.done()
+        await asyncio.wait_for(under_way, 5)
+        with pytest.raises(StoreUnavailable, match="the store is closed"):
+            await asyncio.wait_for(waiting, 5)
+        assert run_calls == ["first"]
+
+    def unexpected(_: Call) -> "asyncio.Future[Any]":
+        raise AssertionError
 
     run(scenario)
 
@@ -711,7 +718,7 @@ def test_the_audit_trail_can_only_grow(database_url: str) -> None:
     async def scenario() -> None:
         payment = pending()
         await store.claim(payment, None, 10)
-        await store.settle(payment.id, Status.DECLINED, "someone", "a note")
+        await store.settle(payment, Status.DECLINED, "someone", "a note")
         await store.add_api_key(api_key(), "someone")
         await store.move_bank("https://old.example:443", "https://new.example:443", "someone")
 
@@ -748,12 +755,12 @@ def test_each_line_of_the_audit_trail_is_logged(monkeypatch: pytest.MonkeyPatch)
     async def scenario() -> None:
         await store.claim(payment, None, 10)
         await store.claim(other, None, 10)
-        await store.settle(payment.id, Status.AUTHORIZED, "someone", "a note", code="C1")
+        await store.settle(payment, Status.AUTHORIZED, "someone", "a note", code="C1")
         with pytest.raises(NotInStatus):
-            await store.settle(payment.id, Status.DECLINED, "someone")
+            await store.settle(payment, Status.DECLINED, "someone")
         with pytest.raises(NotInStatus):
             await store.correct(payment.id, "someone")
-        impatient = asyncio.create_task(store.settle(other.id, Status.DECLINED, "someone"))
+        impatient = asyncio.create_task(store.settle(other, Status.DECLINED, "someone"))
         await asyncio.sleep(0)
         impatient.cancel()
         async with asyncio.timeout(10):
@@ -789,7 +796,7 @@ def test_unresolved_payments_are_counted() -> None:
             await store.claim(payment, None, work_s)
         stats = await store.unresolved_stats()
         assert stats == UnresolvedStats(count=2, oldest_created_at=old.created_at)
-        await store.settle(old.id, Status.DECLINED, "test")
+        await store.settle(old, Status.DECLINED, "test")
         assert (await store.unresolved_stats()).count == 1
         await store.ping()
 
@@ -856,7 +863,7 @@ def test_a_dump_of_postgresql_can_be_restored(postgresql: Postgres, tmp_path: An
 
     async def pay() -> None:
         await store.claim(payment, key(), 10)
-        await store.settle(payment.id, Status.AUTHORIZED, "someone")
+        await store.settle(payment, Status.AUTHORIZED, "someone")
 
     run(pay)
     commands = store.back_up(url.replace("postgres:", "postgres:secret"), tmp_path / "dump")

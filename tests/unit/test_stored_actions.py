@@ -41,7 +41,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[str]:
 async def authorized(**changes: Any) -> Payment:
     payment = pending_payment(amount=AMOUNT, **changes)
     await store.claim(payment, None, 10)
-    return await store.settle(payment.id, Status.AUTHORIZED, "gateway")
+    return await store.settle(payment, Status.AUTHORIZED, "gateway")
 
 
 def action(payment: Payment, kind: ActionType, amount: int, releases: int = 0, **changes: Any) -> Action:
@@ -163,7 +163,7 @@ def test_only_an_authorized_payment_can_be_acted_on(status: Status) -> None:
         payment = pending_payment(amount=AMOUNT)
         await store.claim(payment, None, 10)
         if status is not Status.PENDING:
-            await store.settle(payment.id, status, "gateway")
+            await store.settle(payment, status, "gateway")
         with pytest.raises(NotAvailable):
             await store.claim_action(action(payment, ActionType.CAPTURE, 1), None, uuid4(), 10)
 

@@ -53,7 +53,7 @@ def test_a_write_of_its_own_comes_only_when_the_last_write_is_old(
             await store.check_writing()
         assert tried_at(database) is None
         forget(monkeypatch)
-        await store.settle(payment.id, Status.AUTHORIZED, "someone")
+        await store.settle(payment, Status.AUTHORIZED, "someone")
         await store.check_writing()
         assert tried_at(database) is None
         forget(monkeypatch)
@@ -104,7 +104,7 @@ def test_a_failed_payment_is_remembered_until_a_write_succeeds(
         payment = pending_payment()
         await store.claim(payment, None, 10)
         with pytest.raises(StoreUnavailable):
-            await store.settle(payment.id, Status.AUTHORIZED, "someone")
+            await store.settle(payment, Status.AUTHORIZED, "someone")
         await fails()
         rename("other", "changes")
         assert await store.find(payment.id) is not None
