@@ -1,6 +1,7 @@
 """run.py on a machine whose clock is CLOCK_OFFSET_S seconds ahead, or behind if that is negative.
 
-Only the time of day is changed: `time.time` and `datetime.now`, not the clock that measures durations.
+Only the time of day is changed: `time.time` and `datetime.now`, not the clock that measures durations. If
+DIE_IN_BATCHES is set, the process dies in a batch of writes with that chance.
 """
 
 import datetime as dt
@@ -27,4 +28,6 @@ time.time = lambda: real_time() + OFFSET_S
 module: Any = dt
 module.datetime = Skewed
 
+if chance := os.environ.get("DIE_IN_BATCHES"):
+    importlib.import_module("tests.dying_in_batches").die_by_chance(float(chance))
 importlib.import_module("tests.contract.checked").main()  # imported now, so that every module takes the changed class

@@ -4,8 +4,9 @@
 
 Two gateways share a database and a bank. Clients send payments, captures, voids and refunds with idempotency keys to
 either gateway, and retry until they have a final answer, as the documents tell merchants to do. Meanwhile gateways are
-killed with SIGKILL and started again, PostgreSQL is stopped in immediate mode and started again, and for some cards the
-bank drops the connection before or after its decision. These faults can be left out:
+killed with SIGKILL, at any time and in batches of writes, and started again. PostgreSQL is stopped in immediate mode
+and started again. For some cards the bank drops the connection before or after its decision. These faults can be left
+out:
 
     lies     the bank does its work, and a proxy answers 503
     late     the bank decides or answers long after the gateway has given up
@@ -52,6 +53,7 @@ def disturb(cluster: Cluster, server: postgres.Postgres | None, rng: random.Rand
     """Kill gateways and stop the database at random until the time is up."""
     while time.monotonic() < until:
         time.sleep(rng.uniform(0.2, 1.5))
+        tally.deaths += cluster.replace_dead()
         if server is not None and rng.random() < 0.25:
             server.stop()
             time.sleep(rng.uniform(0, 1.5))
@@ -103,12 +105,14 @@ def _load(options: argparse.Namespace, cluster: Cluster, server: postgres.Postgr
     started = time.monotonic()
     until = started + options.seconds
     rngs = [random.Random(options.seed + number) for number in range(options.clients + 1)]
-    threads: list[threading.Thread] = [Client(cluster, rng, until, tally) for rng in rngs[1:]]
-    threads.append(threading.Thread(target=disturb, args=[cluster, server, rngs[0], until, tally]))
+    disturbing = threading.Thread(target=disturb, args=[cluster, server, rngs[0], until, tally])
+    threads = [*(Client(cluster, rng, until, tally) for rng in rngs[1:]), disturbing]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         time.sleep(min(5, options.seconds / 4))
+        if not disturbing.is_alive():  # clients still wait for answers
+            tally.deaths += cluster.replace_dead()
         print(
             f"  {time.monotonic() - started:4.0f} s  {sum(tally.requests.values())} requests  "
             f"{len(tally.answers)} payments  {tally.kills} kills  {tally.outages} outages",
@@ -156,7 +160,7 @@ def _report(
     print(f"payments in table    {len(table)}  {dict(sorted(states.items()))}")
     print(f"actions in table     {len(actions)}  {dict(sorted(done.items()))}")
     print(f"faults of the bank   {sum(tally.drawn.values())}  {dict(sorted(tally.drawn.items()))}")
-    print(f"kills                {tally.kills}")
+    print(f"kills                {tally.kills}, and {tally.deaths} in a batch of writes")
     print(f"changes of BANK_URL  {tally.moves}")
     print(f"database outages     {tally.outages}\n")
     for name, count in differences.items():

@@ -10,6 +10,9 @@ from tests.support import Gateway
 
 SKEWED = Path(__file__).parents[1] / "skewed_clock.py"
 
+# How likely it is that a gateway dies in a batch of writes, before its commit or while PostgreSQL works on it.
+DIE_IN_BATCHES = 0.004
+
 
 class Cluster:
     """Two gateways, either of which may be down when a client calls it.
@@ -23,7 +26,7 @@ class Cluster:
         self, settings: dict[str, str], folder: Path, banks: list[FaultyBank], skews_s: list[int], rng: random.Random
     ) -> None:
         self._settings, self._folder, self._banks, self._skews_s, self._rng = settings, folder, banks, skews_s, rng
-        self._at = [0, 0]
+        self._at, self._deadliness = [0, 0], DIE_IN_BATCHES
         self._gateways = [self._start(number) for number in range(2)]
         self._logs: list[str] = []
         self.faults: list[str] = []
@@ -33,6 +36,7 @@ class Cluster:
             **self._settings,
             "BANK_URL": self._banks[self._at[number]].url,
             "CLOCK_OFFSET_S": str(self._rng.choice(self._skews_s) if number else 0),
+            "DIE_IN_BATCHES": str(self._deadliness),
         }
         return Gateway(script=SKEWED, cwd=self._folder, settings=settings, LOG_LEVEL="DEBUG")
 
@@ -56,9 +60,16 @@ class Cluster:
                 return
             time.sleep(0.2)
 
+    def replace_dead(self) -> int:
+        """Start those again that have died in a batch; return how many."""
+        dead = [number for number in range(2) if self._gateways[number].process.poll() is not None]
+        for number in dead:
+            self.kill(number, self._at[number])
+        return len(dead)
+
     def spread(self) -> None:
-        """Let each bank have a gateway, whose clock is right, so that all payments can be resolved."""
-        self._skews_s = [0]
+        """Let each bank have a gateway that lives and whose clock is right, so that all payments can be resolved."""
+        self._skews_s, self._deadliness = [0], 0.0
         for number in range(2):
             self.kill(number, number % len(self._banks))
 

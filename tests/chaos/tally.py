@@ -12,6 +12,7 @@ class Tally:
 
     requests: Counter[str] = field(default_factory=Counter)
     kills: int = 0
+    deaths: int = 0  # in a batch of writes
     moves: int = 0
     outages: int = 0
     drawn: Counter[str] = field(default_factory=Counter)
