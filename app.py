@@ -65,7 +65,10 @@ def create_app(
     chain = middleware.ordered(config, contract, endpoints, merchants, admission, limiter=limiter)
     configure_bank(config, most_of)
     store.configure(
-        config.store_url, fingerprint_key=config.fingerprint_key, old_fingerprint_keys=config.fingerprint_old_keys
+        config.store_url,
+        fingerprint_key=config.fingerprint_key,
+        old_fingerprint_keys=config.fingerprint_old_keys,
+        durable=config.store_durability == "full",
     )
     app = AsyncApp(
         "run",

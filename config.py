@@ -296,6 +296,11 @@ class Config:
         "or in PostgreSQL for many gateways",
         secret=True,
     )
+    store_durability: str = _setting(
+        one_of("full", "any"),
+        "full",
+        "full refuses a PostgreSQL that may lose payments that were answered, with synchronous_commit or fsync off",
+    )
     fingerprint_key: bytes = _setting(
         Kind(_fingerprint_key, "64 hex digits, made by `openssl rand -hex 32`"),
         "",

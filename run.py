@@ -97,6 +97,7 @@ def _run_command(config: Config, options: argparse.Namespace) -> Answer:
         fingerprint_key=config.fingerprint_key,
         old_fingerprint_keys=config.fingerprint_old_keys,
         migrate=False,
+        durable=config.store_durability == "full",
     )
     try:
         operator = operators.this_process()

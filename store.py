@@ -112,7 +112,12 @@ _store: _OpenStore | None = None
 
 
 def configure(
-    url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[bytes] = (), migrate: bool = True
+    url: str,
+    *,
+    fingerprint_key: bytes,
+    old_fingerprint_keys: Sequence[bytes] = (),
+    migrate: bool = True,
+    durable: bool = True,
 ) -> None:
     """Open the store at `url`, and close the one that was open before.
 
@@ -120,13 +125,14 @@ def configure(
     fingerprint_key: FINGERPRINT_KEY, 32 bytes; every gateway on a database needs the same
     old_fingerprint_keys: FINGERPRINT_OLD_KEYS, which only verify
     migrate: create or upgrade the tables of a database; otherwise one that needs this is a `StoreMismatch`
+    durable: a PostgreSQL that may lose what it has committed is a `StoreMismatch`
     Raises `ConfigError` when the URL is not one of these, `StoreMismatch` when the database can't be used
     as it is, and `StoreUnavailable` when it can't be reached.
     """
     global _store
     close()
     keys = FingerprintKeys(fingerprint_key, old_fingerprint_keys)
-    backend = Memory() if url == MEMORY else _open_database(url, keys, migrate=migrate)
+    backend = Memory() if url == MEMORY else _open_database(url, keys, migrate=migrate, durable=durable)
     _store = _OpenStore(backend, keys, Calls(backend))
 
 
@@ -135,7 +141,7 @@ def migrate(url: str, *, fingerprint_key: bytes, old_fingerprint_keys: Sequence[
 
     Raises what `configure` raises.
     """
-    database = _open_database(url, FingerprintKeys(fingerprint_key, old_fingerprint_keys), migrate=True)
+    database = _open_database(url, FingerprintKeys(fingerprint_key, old_fingerprint_keys), migrate=True, durable=False)
     database.close()
     return database.found_version, database.known_version
 
@@ -548,12 +554,12 @@ async def stop() -> None:
         await _store.retries.stop()
 
 
-def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool) -> "Sql":
+def _open_database(url: str, keys: FingerprintKeys, *, migrate: bool, durable: bool) -> "Sql":
     if re.fullmatch(_DATABASE_URLS, url):
         from storage.sql import Sql  # noqa: PLC0415  # see above
 
         with contextlib.suppress(InvalidUrl):
-            return Sql(url, connections=THREADS, key_checks=keys.checks, migrate=migrate)
+            return Sql(url, connections=THREADS, key_checks=keys.checks, migrate=migrate, durable=durable)
     raise wrong("STORE_URL", "is not a store")
 
 

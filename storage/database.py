@@ -70,7 +70,7 @@ class Database(NamedTuple):
     known_version: str
 
 
-def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: bool) -> Database:
+def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: bool, durable: bool) -> Database:
     """Connect to a database, and check that this gateway can use it.
 
     url: a SQLAlchemy URL
@@ -78,6 +78,7 @@ def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: b
     key_checks: digests that identify FINGERPRINT_KEY, which comes first, and FINGERPRINT_OLD_KEYS; the database holds
         that of FINGERPRINT_KEY, and until now must have held one of them
     migrate: create the tables or upgrade them; otherwise a database that needs this is a `StoreMismatch`
+    durable: a PostgreSQL that may lose what it has committed is a `StoreMismatch`
     Raises `InvalidUrl`, `StoreMismatch` and `StoreUnavailable`.
     """
     sqlite = url.startswith("sqlite")
@@ -99,6 +100,8 @@ def connect(url: str, *, connections: int, key_checks: Sequence[str], migrate: b
         _make_private(str(engine.url.database))
         sa.event.listen(engine, "connect", _durable)
     try:
+        if durable and not sqlite:
+            _check_durability(engine)
         if migrate:
             return _migrate(engine, key_checks)
         return _check(engine, key_checks)
@@ -170,6 +173,17 @@ def _migrate(engine: sa.Engine, key_checks: Sequence[str]) -> Database:
         elif stored != key_checks[0]:
             connection.execute(sa.update(meta).where(meta.c.name == KEY_CHECK).values(value=key_checks[0]))
     return Database(engine, found, known)
+
+
+@available()
+def _check_durability(engine: sa.Engine) -> None:
+    """Raise `StoreMismatch` if PostgreSQL confirms commits that are not on its disk yet."""
+    with engine.connect() as connection:
+        for name in ("synchronous_commit", "fsync"):
+            if connection.exec_driver_sql(f"SHOW {name}").scalar_one() == "off":
+                raise StoreMismatch(
+                    f"has {name} off, so a crash may lose payments that were answered; STORE_DURABILITY=any allows that"
+                )
 
 
 @available()

@@ -86,8 +86,10 @@ _insert_change = sa.insert(changes).inline()  # nothing reads the id that the ro
 class Sql:
     """The functions of store.py over a database."""
 
-    def __init__(self, url: str, *, connections: int, key_checks: Sequence[str], migrate: bool = True) -> None:
-        opened = database.connect(url, connections=connections, key_checks=key_checks, migrate=migrate)
+    def __init__(
+        self, url: str, *, connections: int, key_checks: Sequence[str], migrate: bool = True, durable: bool = True
+    ) -> None:
+        opened = database.connect(url, connections=connections, key_checks=key_checks, migrate=migrate, durable=durable)
         self._engine, self.found_version, self.known_version = opened
         self._shared = threading.local()
         self._sqlite = SqliteBatches()

@@ -39,6 +39,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         bank_client_cert=None,
         supported_currencies=(),
         store_url="memory:",
+        store_durability="full",
         fingerprint_key=b"",
         fingerprint_old_keys=(),
         api_keys={},
