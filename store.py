@@ -327,9 +327,12 @@ async def take_due(limit: int, interval_s: Callable[[int], float], bank: str | N
     return await _call(_opened().backend.take_due, limit, interval_s, bank)
 
 
-async def list_unresolved() -> list[Payment]:
-    """Return every PENDING payment without a running request, oldest first."""
-    return await _call(_opened().backend.list_unresolved)
+async def list_unresolved(other_than: str | None = None, limit: int | None = None) -> list[Payment]:
+    """Return PENDING payments without a running request, oldest first.
+
+    other_than: the identity of a bank; only payments that were sent to others, not those whose bank is not recorded
+    """
+    return await _call(_opened().backend.list_unresolved, other_than, limit)
 
 
 async def list_payments(wanted: Wanted) -> Page:
@@ -449,9 +452,9 @@ async def take_due_actions(limit: int, interval_s: Callable[[int], float], bank:
     return await _call(_opened().backend.actions.take_due, limit, interval_s, bank)
 
 
-async def list_unresolved_actions() -> list[Action]:
-    """Return every PENDING action without a running request, oldest first."""
-    return await _call(_opened().backend.actions.list_unresolved)
+async def list_unresolved_actions(other_than: str | None = None, limit: int | None = None) -> list[Action]:
+    """Return PENDING actions without a running request, as `list_unresolved` does."""
+    return await _call(_opened().backend.actions.list_unresolved, other_than, limit)
 
 
 async def history(payment_id: UUID) -> list[Change]:

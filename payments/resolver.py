@@ -37,6 +37,16 @@ SEARCH_INTERVAL_S: Final = 1.0
 FIRST_INTERVAL_S: Final = 2.0
 LONGEST_INTERVAL_S: Final = 300.0
 
+# The most payments, and actions, of other banks that one report names.
+REPORTED: Final = 100
+
+# Seconds after the end of a look-up in which others end as well, so that one search replaces several.
+TOGETHER_S: Final = 0.02
+
+# Counting may take this part of the time, so many unresolved payments are counted more rarely; but at least this often.
+MEASURING: Final = 0.02
+LONGEST_PAUSE_S: Final = 15.0
+
 
 def surely_over_s() -> float:
     """Return the seconds after its last claim at which no request for a payment can still reach the bank.
@@ -71,6 +81,7 @@ async def _look_up_due(take_due: Callable[..., Awaitable[list[R]]], resolve: Cal
                 await asyncio.sleep(SEARCH_INTERVAL_S)
             else:
                 await asyncio.wait(running.values(), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.sleep(TOGETHER_S)
     finally:
         for task in running.values():
             task.cancel()
@@ -86,15 +97,18 @@ async def _observe() -> None:
     clock = asyncio.get_running_loop().time
     reports, report_at = 0, clock()
     while True:
+        pause_s = SEARCH_INTERVAL_S
         try:
+            began = clock()
             await _measure()
+            pause_s = max(pause_s, min((clock() - began) / MEASURING, LONGEST_PAUSE_S))
             if clock() >= report_at:
                 report_at = clock() + _interval_s(reports)
                 reports += 1
                 await _report_payments_of_other_banks()
         except Exception as error:  # as above
             log.warning("unresolved payments can't be counted now: %s", causes.of(error))
-        await asyncio.sleep(SEARCH_INTERVAL_S)
+        await asyncio.sleep(pause_s)
 
 
 async def _measure() -> None:
@@ -106,12 +120,10 @@ async def _measure() -> None:
 
 async def _report_payments_of_other_banks() -> None:
     """Say why this gateway asks nobody about them. A gateway whose BANK_URL is their bank's settles them."""
-    for payment in await store.list_unresolved():
-        if not await _is_of_configured_bank(payment) and payment.bank != store.UNKNOWN_BANK:
-            log.warning("payment %s is PENDING, %s", payment.id, _sent_elsewhere(payment))
-    for action in await store.list_unresolved_actions():
-        if not await _is_of_configured_bank(action):
-            log.warning("action %s is PENDING, %s", action.id, _sent_elsewhere(action))
+    for payment in await store.list_unresolved(bank.identity(), REPORTED):
+        log.warning("payment %s is PENDING, %s", payment.id, _sent_elsewhere(payment))
+    for action in await store.list_unresolved_actions(bank.identity(), REPORTED):
+        log.warning("action %s is PENDING, %s", action.id, _sent_elsewhere(action))
 
 
 async def _is_of_configured_bank(record: Payment | Action) -> bool:

@@ -165,10 +165,9 @@ class SqlActions:
         return [action_of(row) for row in rows]
 
     @available()
-    def list_unresolved(self) -> list[Action]:
-        with self._engine.connect() as connection:
-            query = sa.select(*action_columns).where(is_unresolved_action).order_by(actions.c.created_at)
-            return [action_of(row) for row in connection.execute(query)]
+    def list_unresolved(self, other_than: str | None, limit: int | None) -> list[Action]:
+        rows = look_ups.list_unresolved(self._engine, action_columns, other_than, limit)
+        return [action_of(row) for row in rows]
 
 
 def _is_of_payment(connection: sa.Connection, merchant: str, key: ActionKey) -> bool:

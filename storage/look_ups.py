@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from storage import claims
 from storage.banks import names_of_bank
 from storage.clock import now
-from storage.records import Status
 
 
 def claimed_s_ago(engine: sa.Engine, table: sa.Table, record_id: UUID) -> float:
@@ -36,23 +35,35 @@ def take_due(
     """
     table = columns[0].table
     assert isinstance(table, sa.Table)
-    is_pending = table.c.status == Status.PENDING  # of an action, too
+    is_pending = table.c.status == sa.literal_column("'PENDING'")  # a literal, so that the indexes are used
     due = sa.select(table.c.id, table.c.look_ups).where(is_pending, table.c.look_up_at <= now())
-    with engine.connect() as connection:
+    due = due.order_by(table.c.look_up_at).limit(limit)
+    taken = []
+    with engine.begin() as connection:
         if bank is not None:
             due = due.where(table.c.bank.in_(names_of_bank(bank, claims.bank_moves_of(connection))))
-        due = due.order_by(table.c.look_up_at)
-        candidates = list(connection.execute(due.where(table.c.look_ups == 0).limit(limit)))
+        candidates = dict(connection.execute(due.where(table.c.look_ups == sa.literal_column("0"))).all())
         if len(candidates) < limit:
-            further = due.where(table.c.look_ups > 0).limit(limit - len(candidates))
-            candidates += connection.execute(further)
-    taken = []
-    for record_id, look_ups in candidates:
-        values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
-        unchanged = sa.and_(table.c.id == record_id, is_pending, table.c.look_ups == look_ups)
-        with engine.begin() as connection:
+            candidates |= connection.execute(due).all()
+        for record_id, look_ups in list(candidates.items())[:limit]:
+            unchanged = sa.and_(table.c.id == record_id, is_pending, table.c.look_ups == look_ups)
+            values = {"look_up_at": now(interval_s(look_ups)), "look_ups": look_ups + 1}
             take = sa.update(table).where(unchanged).values(values).returning(*columns)
             row = connection.execute(take).one_or_none()
-        if row is not None:  # else another process took it
-            taken.append(row)
+            if row is not None:  # else another process took it
+                taken.append(row)
     return taken
+
+
+def list_unresolved(
+    engine: sa.Engine, columns: Sequence[sa.Column[Any]], other_than: str | None, limit: int | None
+) -> Sequence[sa.Row[Any]]:
+    """Return the rows of unresolved records, oldest first; as `store.list_unresolved`."""
+    table = columns[0].table
+    assert isinstance(table, sa.Table)
+    unresolved = table.c.status == sa.literal_column("'PENDING'"), table.c.working_until <= now()
+    query = sa.select(*columns).where(*unresolved).order_by(table.c.created_at).limit(limit)
+    with engine.connect() as connection:
+        if other_than is not None:
+            query = query.where(table.c.bank.not_in(names_of_bank(other_than, claims.bank_moves_of(connection))))
+        return connection.execute(query).all()

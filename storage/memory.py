@@ -188,10 +188,10 @@ class Memory:
         rows = (row for row in self._pending.values() if names is None or row.payment.bank in names)
         return [row.payment for row in memory_look_ups.take_due(rows, limit, interval_s)]
 
-    def list_unresolved(self) -> list[Payment]:
-        now = datetime.now(UTC)
-        unresolved = [row.payment for row in self._pending.values() if row.working_until <= now]
-        return sorted(unresolved, key=lambda payment: payment.created_at)
+    def list_unresolved(self, other_than: str | None = None, limit: int | None = None) -> list[Payment]:
+        rows = [(row.payment, row.working_until) for row in self._pending.values()]
+        names = None if other_than is None else self.names_of_bank(other_than)
+        return memory_look_ups.list_unresolved(rows, names, limit)
 
     def find_all(self, payment_ids: Sequence[UUID]) -> list[Payment]:
         return [payment for payment in map(self.find, payment_ids) if payment is not None]

@@ -159,10 +159,10 @@ class MemoryActions:
         rows = (row for row in self._pending.values() if names is None or row.action.bank in names)
         return [row.action for row in memory_look_ups.take_due(rows, limit, interval_s)]
 
-    def list_unresolved(self) -> list[Action]:
-        now = datetime.now(UTC)
-        unresolved = [row.action for row in self._pending.values() if row.working_until <= now]
-        return sorted(unresolved, key=lambda action: action.created_at)
+    def list_unresolved(self, other_than: str | None = None, limit: int | None = None) -> list[Action]:
+        rows = [(row.action, row.working_until) for row in self._pending.values()]
+        names = None if other_than is None else self._payments.names_of_bank(other_than)
+        return memory_look_ups.list_unresolved(rows, names, limit)
 
     def _add(self, payment: Payment, raised: dict[str, int]) -> bool:
         """Raise the payment's amounts; return False, and change nothing, if they would exceed what is authorized."""

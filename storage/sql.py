@@ -215,10 +215,9 @@ class Sql:
         return [payment_of(row) for row in rows]
 
     @available()
-    def list_unresolved(self) -> list[Payment]:
-        with self._engine.connect() as connection:
-            query = sa.select(*payment_columns).where(self._unresolved()).order_by(payments.c.created_at)
-            return [payment_of(row) for row in connection.execute(query)]
+    def list_unresolved(self, other_than: str | None, limit: int | None) -> list[Payment]:
+        rows = look_ups.list_unresolved(self._engine, payment_columns, other_than, limit)
+        return [payment_of(row) for row in rows]
 
     @available()
     def find_all(self, payment_ids: Sequence[UUID]) -> list[Payment]:

@@ -93,6 +93,8 @@ payment_columns = [payments.c[name] for name in Payment.__dataclass_fields__]
 is_pending = payments.c.status == Status.PENDING
 is_released = payments.c.status == RELEASED
 sa.Index("payments_pending", payments.c.look_up_at, postgresql_where=is_pending, sqlite_where=is_pending)
+_never_looked_up = sa.text("status = 'PENDING' AND look_ups = 0")
+sa.Index("payments_new", payments.c.look_up_at, postgresql_where=_never_looked_up, sqlite_where=_never_looked_up)
 sa.Index(
     "payments_key",
     payments.c.merchant,
@@ -167,6 +169,7 @@ actions = sa.Table(
 action_columns = [actions.c[name] for name in Action.__dataclass_fields__]
 is_pending_action = actions.c.status == ActionStatus.PENDING
 sa.Index("actions_pending", actions.c.look_up_at, postgresql_where=is_pending_action, sqlite_where=is_pending_action)
+sa.Index("actions_new", actions.c.look_up_at, postgresql_where=_never_looked_up, sqlite_where=_never_looked_up)
 
 bank_moves = sa.Table(
     "bank_moves",
