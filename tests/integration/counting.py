@@ -1,7 +1,8 @@
-"""Run run.py, count its Python calls, and print the count to standard error on SIGUSR1."""
+"""Run run.py, count its Python calls in all threads, and print the count to standard error on SIGUSR1."""
 
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,4 +21,5 @@ def _count(_frame: Any, event: str, _argument: Any) -> None:
 
 signal.signal(signal.SIGUSR1, lambda *_: print(f"CALLS {_calls}", file=sys.stderr, flush=True))
 sys.setprofile(_count)
+threading.setprofile(_count)  # those that start from now on
 run.main()
