@@ -11,19 +11,22 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import bank, contender, load, report
+from bench import bank, contender, growth, load, report
 from bench.contender import AIOHTTP, CONNEXION, FLOOR, GATEWAY, HTTPX, HTTPX_NAIVE, LOGGING, Contender, Server
-from bench.process import cpu_s, memory_mib
+from bench.process import cpu_s, memory_mib, tree_cpu_s
 from tests import postgres
 
 ALONE = [GATEWAY, LOGGING, CONNEXION, HTTPX_NAIVE, HTTPX, AIOHTTP, FLOOR]
+
+# Those on PostgreSQL, in whose processes a part of the work is done.
+ON_POSTGRESQL = [contender.on("PostgreSQL", "").name, contender.ASYNCPG, contender.SQLALCHEMY]
 
 # For the latency: payments per second that every contender can carry.
 LATENCY_RATE = 30
@@ -34,7 +37,8 @@ class Extent:
     """How much to measure.
 
     rounds, seconds, connections: of the throughput; latency_s: seconds at `LATENCY_RATE`; many, few: payments after
-    which the growth of memory is read, for the fast contenders that keep payments in memory and for the others.
+    which the growth of memory is read, for the fast contenders that keep payments in memory and for the others;
+    sizes: of the databases in which growth is measured.
     """
 
     rounds: int
@@ -43,10 +47,11 @@ class Extent:
     latency_s: int
     many: int
     few: int
+    sizes: Mapping[str, Sequence[int]]
 
 
-FULL = Extent(rounds=3, seconds=2, connections=(1, 16, 64, 256), latency_s=25, many=100_000, few=5_000)
-QUICK = Extent(rounds=1, seconds=1, connections=(16, 64), latency_s=1, many=500, few=50)
+FULL = Extent(rounds=3, seconds=2, connections=(1, 64, 256), latency_s=15, many=50_000, few=2_000, sizes=growth.SIZES)
+QUICK = Extent(rounds=1, seconds=1, connections=(16, 64), latency_s=1, many=500, few=50, sizes=growth.QUICK_SIZES)
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="check in three minutes that the bench works; print the tables, write no file",
+        help="check in five minutes that the bench works; print the tables, write no file",
     )
     quick = parser.parse_args().quick
     if missing := [name for name in ("wrk", "nginx") if not shutil.which(name)] or not bank.MODULE.exists():
@@ -77,7 +82,7 @@ def main() -> None:
 def measure(extent: Extent) -> dict[str, Any]:
     """Return all results."""
     results: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": report.machine(), "posts": {}}
-    with bank.running() as bank_url, stores() as (on_databases, workers):
+    with bank.running() as bank_url, postgres.running() as server, stores(server) as (on_databases, workers):
         contenders = [*ALONE, *on_databases]
         with all_running(contenders, f"{bank_url}/50") as servers:
             results["starts"] = {name: server.started_s for name, server in servers.items()}
@@ -86,6 +91,11 @@ def measure(extent: Extent) -> dict[str, Any]:
             results["latency"] = latencies(servers, extent, bank_ms=50)
             posts = results["posts"]
             posts[50] = in_turn(servers, extent, post=True, connections=extent.connections, what="POST, bank 50 ms")
+            on_server = {name: each for name, each in servers.items() if name in ON_POSTGRESQL}
+            results["postgresql"] = {
+                name: {what: of_postgresql(each, extent, server, post=what == "POST") for what in ("POST", "GET")}
+                for name, each in on_server.items()
+            }
         for ms in (0, 200):
             with all_running(contenders, f"{bank_url}/{ms}") as servers:
                 posts[ms] = in_turn(servers, extent, post=True, connections=(64,), what=f"POST, bank {ms} ms")
@@ -93,17 +103,26 @@ def measure(extent: Extent) -> dict[str, Any]:
         results["in flight"] = in_flight(extent, f"{bank_url}/1000")
         with all_running(workers, f"{bank_url}/50") as servers:
             results["workers"] = in_turn(servers, extent, post=True, connections=(64,), what="one and two workers")
+        show("growth")
+        results["growth"] = growth.measure(extent.sizes, bank_url, extent.rounds)
     return results
 
 
 @contextlib.contextmanager
-def stores() -> Iterator[tuple[list[Contender], list[Contender]]]:
-    """Yield the gateway on SQLite and on PostgreSQL; and the gateway with one and with two workers on PostgreSQL."""
-    with tempfile.TemporaryDirectory(prefix="bench-store-") as folder, postgres.running() as server:
+def stores(server: postgres.Postgres) -> Iterator[tuple[list[Contender], list[Contender]]]:
+    """Yield the stacks with a database; and the gateway with one and with two workers on PostgreSQL."""
+    with tempfile.TemporaryDirectory(prefix="bench-store-") as folder:
         sqlite = contender.on("SQLite", f"sqlite:///{folder}/payments.db")
         shared = server.new_database()
         workers = [contender.on(f"{number} workers", shared, WORKERS=str(number)) for number in (1, 2)]
-        yield [sqlite, contender.on("PostgreSQL", server.new_database())], workers
+        yield (
+            [
+                sqlite,
+                contender.on("PostgreSQL", server.new_database()),
+                *contender.durable_peers(server),
+            ],
+            workers,
+        )
 
 
 @contextlib.contextmanager
@@ -149,6 +168,17 @@ def under_load(server: Server, extent: Extent, *, post: bool, connections: int) 
         if answered > connections:
             return seen.per_s * answered / seen.requests, (cpu_s(server.pid) - before) / answered * 1e6
         seconds *= 3  # the slowest contender answers too few requests in the usual time
+
+
+def of_postgresql(server: Server, extent: Extent, database: postgres.Postgres, *, post: bool) -> dict[str, float]:
+    """Return what a request costs PostgreSQL at 64 connections: its CPU in µs, and the transactions that write."""
+    url, seconds = server.payments if post else server.payment, 3 * extent.seconds
+    used_s, written = tree_cpu_s(database.pid), database.written_transactions()
+    seen = load.run(url, post=post, connections=64, seconds=seconds)
+    return {
+        "cpu_us": (tree_cpu_s(database.pid) - used_s) / seen.requests * 1e6,
+        "transactions": (database.written_transactions() - written) / seen.requests,
+    }
 
 
 def latencies(servers: dict[str, Server], extent: Extent, *, bank_ms: int) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""A bank that needs very little CPU: nginx with its echo module, which authorizes after a fixed time."""
+"""A bank that needs very little CPU: nginx with its echo module, which authorizes after a fixed time.
+
+When it is asked about a payment, it says that it authorized it.
+"""
 
 import contextlib
 import socket
@@ -34,7 +37,11 @@ http {{
 }}
 """
 
-_LOCATION = """location = /{ms}/payments {{ {sleep} echo '{{"authorized": true, "authorization_code": "bench"}}'; }}"""
+_LOCATIONS = """\
+location = /{ms}/payments {{ {sleep} echo '{{"authorized": true, "authorization_code": "bench"}}'; }}
+    location ~ ^/{ms}/payments/(?<payment_id>[0-9a-f-]+)$ {{
+      {sleep} echo '{{"payment_id": "$payment_id", "status": "authorized", "authorization_code": "bench"}}';
+    }}"""
 
 
 @contextlib.contextmanager
@@ -42,7 +49,7 @@ def running() -> Iterator[str]:
     """Run the bank and yield its URL. Append a latency in ms to it: URL/50 answers after 50 ms."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    locations = (_LOCATION.format(ms=ms, sleep=f"echo_sleep {ms / 1000};" if ms else "") for ms in LATENCIES)
+    locations = (_LOCATIONS.format(ms=ms, sleep=f"echo_sleep {ms / 1000};" if ms else "") for ms in LATENCIES)
     with tempfile.TemporaryDirectory(prefix="bench-bank-") as folder:
         file = Path(folder) / "nginx.conf"
         file.write_text(

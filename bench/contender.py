@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from bench import load
 from bench.process import until_it_answers
+from tests.postgres import Postgres
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,6 +39,8 @@ CONNEXION = Contender("Connexion FlaskApp + requests", "bench.contenders.connexi
 HTTPX_NAIVE = Contender("FastAPI + httpx, a client per request", "bench.contenders.fastapi_httpx_naive")
 HTTPX = Contender("FastAPI + pooled httpx", "bench.contenders.fastapi_httpx")
 AIOHTTP = Contender("FastAPI + aiohttp", "bench.contenders.fastapi_aiohttp")
+ASYNCPG = "FastAPI + aiohttp + asyncpg"
+SQLALCHEMY = "FastAPI + aiohttp + SQLAlchemy asyncio"
 FLOOR = Contender("bare ASGI, constant answer", "bench.contenders.floor")
 
 
@@ -43,6 +48,17 @@ def on(name: str, store_url: str, **settings: str) -> Contender:
     """Return the gateway with its payments in a database."""
     key = {"FINGERPRINT_KEY": "5e" * 32}
     return Contender(f"this gateway, {name}", settings={**GATEWAY.settings, **key, "STORE_URL": store_url, **settings})
+
+
+def durable_peers(server: Postgres) -> list[Contender]:
+    """Return the stacks that keep payments in PostgreSQL, each with a database of its own."""
+    modules = {ASYNCPG: "bench.contenders.fastapi_asyncpg", SQLALCHEMY: "bench.contenders.fastapi_sqlalchemy"}
+
+    def database() -> str:
+        url = sa.make_url(server.new_database())
+        return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    return [Contender(name, module, {"DATABASE": database()}) for name, module in modules.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +86,8 @@ def running(contender: Contender, bank_url: str) -> Iterator[Server]:
         command += ["--no-access-log", "--log-level", "warning", "--backlog", "4096"]
     url = f"http://127.0.0.1:{port}/api/v1/payments"
     began = time.monotonic()
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+    null = subprocess.DEVNULL  # the gateway writes a copy of the audit trail to standard error
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=null, stderr=null) as process:
         try:
             until_it_answers(process, f"{url}/00000000-0000-4000-8000-000000000000")
             started_s = time.monotonic() - began

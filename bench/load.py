@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PAYMENT = {
@@ -25,6 +26,13 @@ function done(summary, latency, requests)
     latency:percentile(50), latency:percentile(99), latency:percentile(99.9)))
 end
 """
+_PATHS = """
+local paths, place = {{ {paths} }}, 0
+function request()
+  place = place % #paths + 1
+  return wrk.format(nil, paths[place])
+end
+"""
 _POST = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -44,12 +52,25 @@ class Load:
     p999_ms: float
 
 
-def run(url: str, *, post: bool, connections: int, seconds: int, per_s: float | None = None) -> Load:
-    """Send requests on `connections` connections for `seconds`: one after the other, or about `per_s` per second."""
+def run(
+    url: str,
+    *,
+    post: bool,
+    connections: int,
+    seconds: int,
+    per_s: float | None = None,
+    paths: Sequence[str] = (),
+) -> Load:
+    """Send requests on `connections` connections for `seconds`: one after the other, or about `per_s` per second.
+
+    paths: of the requests, in turn, in place of the URL's own
+    """
     delay = ""
     if per_s is not None:  # uniform delays; the time of an answer comes on top, and is short in comparison
         delay = f"function delay() return math.random(0, {int(2000 * connections / per_s)}) end"
     request = _POST.format(body=json.dumps(PAYMENT)) if post else ""
+    if paths:
+        request += _PATHS.format(paths=", ".join(map(json.dumps, paths)))
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(_SCRIPT.format(request=request, delay=delay))
         script.flush()

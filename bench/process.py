@@ -1,5 +1,6 @@
 """What the bench reads about a server process: whether it answers, its CPU time, its memory."""
 
+import contextlib
 import os
 import subprocess
 import time
@@ -32,6 +33,17 @@ def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S + sum(cpu_s(int(worker)) for worker in workers)
+
+
+def tree_cpu_s(pid: int) -> float:
+    """Return the CPU time of a server whose processes come and go, in seconds: also that of its children that ended."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    running_s = 0.0
+    for child in children:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ends now, and counts as ended
+            running_s += cpu_s(int(child))
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return running_s + sum(map(int, fields[11:15])) / TICKS_PER_S
 
 
 def memory_mib(pid: int) -> float:

@@ -8,8 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import plot
-from bench.contender import GATEWAY
+from bench import growth, plot
+from bench.contender import AIOHTTP, ASYNCPG, GATEWAY, SQLALCHEMY, on
+
+SQLITE, POSTGRESQL = on("SQLite", "").name, on("PostgreSQL", "").name
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,6 +26,9 @@ PACKAGES = (
     "pydantic",
     "httpx",
     "aiohttp",
+    "psycopg",
+    "SQLAlchemy",
+    "asyncpg",
 )
 
 CONDITIONS = f"""\
@@ -103,6 +108,14 @@ def _markdown(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, An
             "",
             *_table(head, rows),
             "",
+            "Stacks that keep payments, at 64 connections; on PostgreSQL with what its own processes do for a request:",
+            "",
+            *_durable(results, at_64, gets),
+            "",
+            "The same as ratios of CPU, PostgreSQL's processes not included:",
+            "",
+            *_ratios(at_64, gets),
+            "",
             "Payments per second by number of connections (bank latency 50 ms) and by bank latency (64 connections):",
             "",
             *_throughput(results["posts"]),
@@ -111,8 +124,38 @@ def _markdown(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, An
             "",
             _workers(results["workers"]),
             "",
+            "What grows with the number of payments in the database (CPU of the gateway + CPU of PostgreSQL):",
+            "",
+            *growth.tables(results["growth"]),
+            "",
         ]
     )
+
+
+def _durable(results: dict[str, Any], at_64: dict[str, Any], gets: dict[str, Any]) -> list[str]:
+    head = ["", "CPU/payment", "CPU/GET", "PostgreSQL's CPU/payment", "its CPU/GET", "transactions/payment"]
+    rows = []
+    for name in (SQLITE, *results["postgresql"]):
+        server = results["postgresql"].get(name)
+        costs = [f"{server[what]['cpu_us']:.0f} µs" for what in ("POST", "GET")] if server else ["", ""]
+        written = f"{server['POST']['transactions']:.2f}" if server else ""
+        rows.append([name, f"{at_64[name]['cpu_us']:.0f} µs", f"{gets[name]['cpu_us']:.0f} µs", *costs, written])
+    return _table(head, rows)
+
+
+def _ratios(at_64: dict[str, Any], gets: dict[str, Any]) -> list[str]:
+    pairs = (
+        (POSTGRESQL, ASYNCPG),
+        (POSTGRESQL, SQLALCHEMY),
+        (POSTGRESQL, GATEWAY.name),
+        (SQLITE, GATEWAY.name),
+        (GATEWAY.name, AIOHTTP.name),
+    )
+    rows = [
+        [each, other, *(f"{by[each]['cpu_us'] / by[other]['cpu_us']:.2f}" for by in (at_64, gets))]
+        for each, other in pairs
+    ]
+    return _table(["CPU of", "against", "POST", "GET"], rows)
 
 
 def _in_flight(seen: Mapping[str, float]) -> str:
@@ -127,7 +170,8 @@ def _workers(seen: Mapping[str, Mapping[str, Any]]) -> str:
     return (
         f"On PostgreSQL, two workers carry {two['per_s'] / one['per_s']:.2f} times the payments of one: "
         f"{one['per_s']:.0f} and {two['per_s']:.0f} per second, at {one['cpu_us']:.0f} and {two['cpu_us']:.0f} µs of "
-        "CPU each. The load generator, the bank and PostgreSQL share the cores."
+        "CPU each. The load generator, the bank and PostgreSQL share the cores, so throughput counts per CPU: "
+        f"two workers do {2 * one['cpu_us'] / two['cpu_us']:.2f} times the payments of one with twice its CPU."
     )
 
 

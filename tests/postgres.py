@@ -47,6 +47,11 @@ class Postgres:
         """The folder of pg_dump and the other programs."""
         return Path(self._server.bin_path)
 
+    @property
+    def pid(self) -> int:
+        """The id of the process that all others of the server are children of."""
+        return int((self._server.pgdata / "postmaster.pid").read_text().split()[0])
+
     def new_database(self) -> str:
         """Return the URL of an empty database."""
         name = f"payments_{next(_numbers)}"
@@ -67,6 +72,12 @@ class Postgres:
             wait_until(self._accepts_connections, START_S)
         except AssertionError:
             raise AssertionError(f"PostgreSQL does not start: {self._log.read_text()}") from None
+
+    def written_transactions(self) -> int:
+        """Return how many transactions have written something since the server was created."""
+        engine = sa.create_engine(self._url, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            return int(str(connection.exec_driver_sql("SELECT pg_snapshot_xmax(pg_current_snapshot())::text").scalar()))
 
     def dump(self, url: str) -> str:
         """Return everything in a database as SQL text."""

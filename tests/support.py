@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
-import pytest
 import requests
 import uvicorn
 
@@ -29,6 +28,9 @@ from store import Payment, Status
 from tests.contract import record
 from tests.contract.record import Record
 from tests.contract.writing import CheckedProtocol, Checker
+
+if TYPE_CHECKING:  # `make bench` uses this module too, and its environment has no pytest
+    import pytest
 
 ROOT = Path(__file__).parent.parent
 CHECKED = ROOT / "tests/contract/checked.py"
@@ -423,7 +425,7 @@ def serving(app: Any, contract: Contract | None = None) -> Iterator[str]:
             thread.join(20)
 
 
-def store_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
+def store_url(kind: str, folder: Path, request: "pytest.FixtureRequest") -> str:
     """Return a STORE_URL of an empty store of this kind: memory, sqlite (in `folder`) or postgresql."""
     if kind == "memory":
         return "memory:"

@@ -18,15 +18,15 @@ from bench.contenders.payment import NewPayment, Payment, for_bank, pending
 
 URL = f"{os.environ['BANK_URL']}/payments"
 TABLES = """
-CREATE TABLE payments (
+CREATE TABLE IF NOT EXISTS payments (
   id uuid PRIMARY KEY, merchant text NOT NULL, status text NOT NULL, card_last4 text NOT NULL,
   expiry_month integer NOT NULL, expiry_year integer NOT NULL, currency text NOT NULL, amount bigint NOT NULL,
   created_at timestamptz NOT NULL, authorization_code text NOT NULL DEFAULT '');
-CREATE INDEX ON payments (created_at);
-CREATE TABLE changes (
+CREATE INDEX IF NOT EXISTS payments_created_at ON payments (created_at);
+CREATE TABLE IF NOT EXISTS changes (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, payment_id uuid NOT NULL REFERENCES payments,
   changed_at timestamptz NOT NULL, from_status text NOT NULL, to_status text NOT NULL);
-CREATE INDEX ON changes (payment_id);
+CREATE INDEX IF NOT EXISTS changes_payment ON changes (payment_id);
 """
 COLUMNS = ", ".join(Payment.model_fields)
 INSERT = f"INSERT INTO payments (merchant, {COLUMNS}) VALUES ('one', $1, $2, $3, $4, $5, $6, $7, $8)"  # noqa: S608

@@ -1,4 +1,4 @@
-"""What the three FastAPI contenders share: pydantic models of the contract, a dict of payments, and the read."""
+"""What the FastAPI contenders share: pydantic models of the contract, a dict of payments, and the read."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -67,13 +67,18 @@ def for_bank(new: NewPayment) -> dict[str, Any]:
     }
 
 
-def record(new: NewPayment, *, authorized: bool) -> Payment:
-    payment = Payment(
+def pending(new: NewPayment) -> Payment:
+    return Payment(
         id=uuid4(),
-        status="AUTHORIZED" if authorized else "DECLINED",
+        status="PENDING",
         card_last4=new.card_number[-4:],
         created_at=datetime.now(UTC),
         **new.model_dump(exclude={"card_number", "cvv"}),
     )
+
+
+def record(new: NewPayment, *, authorized: bool) -> Payment:
+    payment = pending(new)
+    payment.status = "AUTHORIZED" if authorized else "DECLINED"
     payments[payment.id] = payment
     return payment
