@@ -25,6 +25,13 @@ def is_refused(gateway: Gateway) -> bool:
     return False
 
 
+def catches_sigterm(pid: str | int) -> bool:
+    """Return whether a process handles SIGTERM, as a worker does shortly before it serves."""
+    (mask,) = re.findall(r"SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the test finds the workers in Linux's /proc")
 def test_workers_that_drain_refuse_connections_and_answer_what_is_in_progress(tmp_path: Path) -> None:
     """For DRAIN_S after SIGTERM they serve, unready; then connections are refused at once, as with one process."""
     released = threading.Event()
@@ -41,6 +48,8 @@ def test_workers_that_drain_refuse_connections_and_answer_what_is_in_progress(tm
     ):
         health = f"{gateway.root}/health/ready"
         wait_until(lambda: requests.get(health, timeout=60).status_code == 200, 60)
+        wait_until(lambda: [catches_sigterm(pid) for pid in workers(gateway)] == [True, True], 60)
+        assert all(requests.get(health, timeout=60).status_code == 200 for _ in range(20))  # both serve by now
         try:
             payment = pool.submit(requests.post, f"{gateway.api}/payments", json=valid_payment(), timeout=60)
             wait_until(lambda: bank.requests, 30)
