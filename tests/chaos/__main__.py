@@ -160,7 +160,8 @@ def _report(
     print(f"payments in table    {len(table)}  {dict(sorted(states.items()))}")
     print(f"actions in table     {len(actions)}  {dict(sorted(done.items()))}")
     print(f"faults of the bank   {sum(tally.drawn.values())}  {dict(sorted(tally.drawn.items()))}")
-    print(f"kills                {tally.kills}, and {tally.deaths} in a batch of writes")
+    print(f"kills                {tally.kills}")
+    print(f"deaths in a batch    {tally.deaths}")
     print(f"changes of BANK_URL  {tally.moves}")
     print(f"database outages     {tally.outages}\n")
     for name, count in differences.items():
