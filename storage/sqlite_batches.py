@@ -5,9 +5,8 @@ waits until it gets the lock again. So payments are read as one row, in JSON.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -33,7 +32,8 @@ class SqliteBatches:
         ids = batch.ids()
         if _count(connection, statement, statement.parameters(batch.rows)) == len(ids):
             return batch.outcomes(ids)
-        return batch.outcomes(payment.id for payment in self._payments(connection, ids))
+        found = self._payments(connection, [{"id": payment_id} for payment_id in ids])
+        return batch.outcomes(payment.id for payment in found)
 
     def change(self, connection: sa.Connection, calls: Sequence[Call]) -> Sequence[Outcome]:
         """Return the outcomes of calls of `change`. Raises `NotPlain`."""
@@ -47,12 +47,12 @@ class SqliteBatches:
 
     def find(self, connection: sa.Connection, calls: Sequence[Call]) -> Sequence[Outcome]:
         """Return the outcomes of calls of `find`."""
-        return FindBatch(calls).outcomes(self._payments(connection, (call.args[0] for call in calls)))
+        batch = FindBatch(calls)
+        return batch.outcomes(self._payments(connection, batch.rows))
 
-    def _payments(self, connection: sa.Connection, ids: Iterable[UUID]) -> list[Payment]:
+    def _payments(self, connection: sa.Connection, rows: list[dict[str, Any]]) -> list[Payment]:
         statement = self._statements.find
-        parameters = statement.parameters([{"id": payment_id} for payment_id in ids])
-        text = connection.exec_driver_sql(statement.text, parameters).scalar_one()
+        text = connection.exec_driver_sql(statement.text, statement.parameters(rows)).scalar_one()
         return list(map(statement.payment, json.loads(text)))
 
 
