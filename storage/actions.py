@@ -48,7 +48,6 @@ from storage.tables import (
 SINCE: Final = "0008"
 
 _require_newer = sa.update(meta).where(meta.c.name == OLDEST_GATEWAY, meta.c.value < SINCE).values(value=SINCE)
-is_unresolved_action = sa.and_(is_pending_action, actions.c.working_until <= now())
 
 # Begins a transaction, or continues one.
 _Transaction = Callable[[], AbstractContextManager[sa.Connection]]

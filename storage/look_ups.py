@@ -14,6 +14,11 @@ from storage.banks import names_of_bank
 from storage.clock import now
 
 
+def is_unresolved(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Return the condition that a record is PENDING without a running request."""
+    return sa.and_(_is_pending(table), table.c.working_until <= now())
+
+
 def claimed_s_ago(engine: sa.Engine, table: sa.Table, record_id: UUID) -> float:
     """Return how many seconds ago a record was claimed for the last time, by the database's clock."""
     with engine.connect() as connection:
@@ -35,7 +40,7 @@ def take_due(
     """
     table = columns[0].table
     assert isinstance(table, sa.Table)
-    is_pending = table.c.status == sa.literal_column("'PENDING'")  # a literal, so that the indexes are used
+    is_pending = _is_pending(table)
     due = sa.select(table.c.id, table.c.look_ups).where(is_pending, table.c.look_up_at <= now())
     due = due.order_by(table.c.look_up_at).limit(limit)
     taken = []
@@ -61,9 +66,12 @@ def list_unresolved(
     """Return the rows of unresolved records, oldest first; as `store.list_unresolved`."""
     table = columns[0].table
     assert isinstance(table, sa.Table)
-    unresolved = table.c.status == sa.literal_column("'PENDING'"), table.c.working_until <= now()
-    query = sa.select(*columns).where(*unresolved).order_by(table.c.created_at).limit(limit)
+    query = sa.select(*columns).where(is_unresolved(table)).order_by(table.c.created_at).limit(limit)
     with engine.connect() as connection:
         if other_than is not None:
             query = query.where(table.c.bank.not_in(names_of_bank(other_than, claims.bank_moves_of(connection))))
         return connection.execute(query).all()
+
+
+def _is_pending(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.status == sa.literal_column("'PENDING'")  # a literal, so that the indexes are used

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from storage import claims, database, erasure, listing, look_ups
-from storage.actions import SqlActions, is_unresolved_action
+from storage.actions import SqlActions
 from storage.banks import BankMove, names_of_bank
 from storage.batching import Call, Outcome
 from storage.clock import now
@@ -290,8 +290,8 @@ class Sql:
     @available()
     def unresolved_stats(self) -> UnresolvedStats:
         unresolved = sa.union_all(
-            sa.select(payments.c.created_at).where(self._unresolved()),
-            sa.select(actions.c.created_at).where(is_unresolved_action),
+            sa.select(payments.c.created_at).where(look_ups.is_unresolved(payments)),
+            sa.select(actions.c.created_at).where(look_ups.is_unresolved(actions)),
         ).subquery()
         query = sa.select(sa.func.count(), sa.func.min(unresolved.c.created_at))
         with self._engine.connect() as connection:
@@ -373,10 +373,6 @@ class Sql:
         if self.batches is not None:
             self.batches.close()
         self._engine.dispose()
-
-    @staticmethod
-    def _unresolved() -> sa.ColumnElement[bool]:
-        return sa.and_(is_pending, payments.c.working_until <= now())
 
 
 def _outcome(call: Call) -> Outcome:
